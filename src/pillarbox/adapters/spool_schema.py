@@ -1,0 +1,96 @@
+"""The tables of a spool file, and how it is opened: WAL, synchronous=FULL, version checked.
+
+A spool file belongs to one worker. Bodies stand in a table of their own, so that questions to the queue never read
+them; `recipient` is narrow, the only table that changes often. Sizes are octets, times seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+VERSION = 1
+_TABLES = """
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,             -- 60 bits, time-ordered
+    received_at REAL NOT NULL,
+    sender TEXT,                        -- NULL: the null reverse-path
+    body_type TEXT NOT NULL,
+    listener TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    helo TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    eight_bit INTEGER NOT NULL,
+    large INTEGER NOT NULL,             -- the text is a file beside this one
+    header_from TEXT NOT NULL,
+    header_subject TEXT NOT NULL,
+    header_message_id TEXT NOT NULL,
+    header_date TEXT NOT NULL
+) STRICT;
+CREATE TABLE body (
+    message INTEGER PRIMARY KEY,
+    octets BLOB NOT NULL
+) STRICT;
+CREATE TABLE recipient (
+    message INTEGER NOT NULL,
+    number INTEGER NOT NULL,            -- within the message, from 0
+    address TEXT NOT NULL,
+    original TEXT,                      -- what RCPT said, where that was another address
+    lane TEXT NOT NULL,                 -- "" until it was routed
+    state INTEGER NOT NULL,             -- engine.mail.State
+    due REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    reply TEXT NOT NULL,                -- the last one
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
+CREATE TABLE record (
+    message INTEGER NOT NULL,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    recipient INTEGER,                  -- NULL: about the whole message
+    detail TEXT NOT NULL                -- a JSON object
+) STRICT;
+CREATE INDEX record_message ON record (message);
+"""
+
+
+class SpoolVersion(Exception):
+    """The file is of a version that this program can't work on; the message says which."""
+
+
+def open_spool(path: Path) -> apsw.Connection:
+    """Open for writing, made new where there is none. Raises SpoolVersion, apsw.Error."""
+    connection = apsw.Connection(str(path), statementcachesize=600)
+    connection.set_busy_timeout(5000)
+    version = connection.pragma("user_version")
+    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+        _create(connection)
+    elif version != VERSION:
+        connection.close()
+        raise SpoolVersion(
+            f"{path} has schema version {version}, this program knows {VERSION}:"
+            " it belongs to another version of Pillarbox"
+        )
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("cache_size", -8192)  # KiB
+    connection.wal_autocheckpoint(0)
+    return connection
+
+
+def _create(connection: apsw.Connection) -> None:
+    connection.pragma("auto_vacuum", 2)  # incremental; only settable before the first table
+    connection.pragma("journal_mode", "wal")
+    with connection:
+        connection.execute(_TABLES)
+        connection.pragma("user_version", VERSION)
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """Open for short questions."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(5000)
+    return connection

@@ -1,0 +1,272 @@
+"""SqliteSpool: the port Spool on one SQLite file and a folder of large bodies.
+
+The face of the spool on the event loop's thread: hands units to the writer thread, large bodies to a few threads of
+their own, and brings the answers back, one wake-up of the loop for a whole batch. Decides nothing about mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from pillarbox.adapters.spool_bodies import BodyFiles
+from pillarbox.adapters.spool_rows import lease, write_units
+from pillarbox.adapters.spool_schema import open_reader
+from pillarbox.adapters.spool_writer import Errand, Pending, Writer
+from pillarbox.core.envelope import MessageId
+from pillarbox.engine.mail import Leased, Message, State, Unit
+from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError
+from pillarbox.engine.records import Kind, Record
+
+log = logging.getLogger(__name__)
+
+BODY_THREADS = 4
+READ_SIZE = 256 * 1024  # octets of a large body in memory at a time
+FORGET_AT_ONCE = 500  # messages removed from the history in one commit
+_VACUUM_PAGES = 1000
+T = TypeVar("T")
+
+
+class SqliteSpool:
+    """Made on the loop's thread; every callback comes back there."""
+
+    def __init__(self, path: Path, bodies: Path, loop: asyncio.AbstractEventLoop) -> None:
+        """Opens or makes the files and takes back what a dead worker had leased. Raises SpoolVersion, apsw.Error."""
+        self.path = path
+        self._loop = loop
+        self._bodies = BodyFiles(bodies)
+        self._writer = Writer(path, self._bodies, self._report)
+        self._threads = ThreadPoolExecutor(BODY_THREADS, thread_name_prefix="spool-body")
+        self._reader = open_reader(path)
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
+        self._removals_held = 0
+        self._held_removals: list[MessageId] = []
+        self.last_id = self._recover()
+
+    def _recover(self) -> int:
+        """What was leased is scheduled again, leftover bodies go. Gives the greatest message id."""
+        known, last = self._errand(_recover).result()
+        leftovers = self._bodies.remove_all_but(known)
+        if leftovers:
+            log.info("spool: removed %d bodies of messages that were never accepted or are settled", leftovers)
+        return last
+
+    # --- the port
+
+    def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
+        pending = Pending(unit, done, urgent)
+        for message in unit.messages:
+            if message.large:
+                self._threads.submit(self._sync_then_write, message, pending)
+                return
+        self._writer.submit(pending)
+
+    def spill(self, message: MessageId, octets: bytes, done: SpoolCallback) -> None:
+        self._threads.submit(self._append, message, octets, done)
+
+    def unspill(self, message: MessageId) -> None:
+        self._threads.submit(self._bodies.remove, message)
+
+    async def lease(self, now: float, limit: int) -> list[Leased]:
+        return await self.errand(lambda connection: lease(connection, now, limit))
+
+    async def next_due(self) -> float | None:
+        found = await self.query("SELECT min(due) FROM recipient WHERE state = 0")
+        due: float | None = found[0][0]
+        return due
+
+    async def body(self, message: Message) -> AsyncIterator[bytes]:
+        if message.content is not None:
+            yield message.content
+            return
+        async for octets in self.stored(message.id, message.size, large=message.large):
+            yield octets
+
+    # --- for the operations, which are no business of the engine
+
+    async def stored(self, message: MessageId, size: int, *, large: bool) -> AsyncIterator[bytes]:
+        """A text as it is on the disk. Raises SpoolError."""
+        if not large:
+            yield await self._small_body(message)
+            return
+        offset = 0
+        while offset < size:
+            octets = await self._in_thread(self._threads, self._bodies.read, message, offset, READ_SIZE)
+            if not octets:
+                raise SpoolBroken(f"body of {message} ends at {offset} of {size} octets")
+            offset += len(octets)
+            yield octets
+
+    async def query(self, statement: str, arguments: tuple[Any, ...] = ()) -> list[Any]:
+        """A short question to the tables. Raises SpoolError."""
+        return await self._in_thread(self._reading, self._query, statement, arguments)
+
+    async def errand(self, run: Callable[[apsw.Connection], T]) -> T:
+        """Do something in a transaction of the writer. Raises SpoolError."""
+        try:
+            return await asyncio.wrap_future(self._errand(run))
+        except apsw.Error as error:
+            raise SpoolBroken(str(error)) from error
+
+    async def make_due(self, messages: Sequence[MessageId], now: float) -> int:
+        """Let scheduled recipients be tried now; gives how many. Raises SpoolError."""
+        return await self.errand(partial(_make_due, messages=messages, now=now))
+
+    async def forget(self, before: MessageId) -> int:
+        """Remove settled messages older than that id, and their records; gives how many went this time."""
+        return await self.errand(partial(_forget, before=int(before)))
+
+    async def copy_to(self, database: Path, bodies: Path) -> int:
+        """A consistent copy of the spool while it works on. Gives the number of large bodies. Raises SpoolError."""
+        self._removals_held += 1
+        try:
+            await self._in_thread(self._reading, self._copy_database, database)
+            return await self._in_thread(self._threads, self._copy_bodies, database, bodies)
+        finally:
+            self._removals_held -= 1
+            if not self._removals_held:
+                held, self._held_removals = self._held_removals, []
+                for message in held:
+                    self._threads.submit(self._bodies.remove, message)
+
+    async def close(self) -> None:
+        """Commit what was handed in, then close the files."""
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._writer.stop)
+        await asyncio.to_thread(self._reading.shutdown)
+        self._reader.close()
+        self._bodies.close()
+
+    # --- on other threads
+
+    def _append(self, message: MessageId, octets: bytes, done: SpoolCallback) -> None:
+        error: SpoolError | None = None
+        try:
+            self._bodies.append(message, octets)
+        except SpoolError as fault:
+            error = fault
+        self._loop.call_soon_threadsafe(done, error)
+
+    def _sync_then_write(self, message: Message, pending: Pending) -> None:
+        """The last piece of a large body and its sync, then the unit: the file is durable before its row is."""
+        try:
+            self._bodies.append(message.id, message.content or b"", sync=True)
+        except SpoolError as fault:
+            pending.error = fault
+            self._loop.call_soon_threadsafe(self._completed, [pending])
+            return
+        message.content = None
+        self._writer.submit(pending)
+
+    def _report(self, batch: list[Pending]) -> None:
+        self._loop.call_soon_threadsafe(self._completed, batch)
+
+    def _copy_database(self, target: Path) -> None:
+        destination = apsw.Connection(str(target))
+        with destination.backup("main", self._reader, "main") as backup:
+            backup.step()
+        destination.close()
+
+    def _copy_bodies(self, database: Path, target: Path) -> int:
+        target.mkdir(mode=0o700)
+        copy = open_reader(database)
+        unsettled: list[Any] = copy.execute(_LARGE_UNSETTLED).fetchall()
+        copy.close()
+        for (number,) in unsettled:
+            source = self._bodies.path(MessageId(number))
+            (target / source.name).hardlink_to(source)
+        return len(unsettled)
+
+    def _query(self, statement: str, arguments: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._reader.execute(statement, arguments).fetchall()
+        except apsw.Error as error:
+            raise SpoolBroken(str(error)) from error
+
+    # --- on the loop's thread
+
+    def _completed(self, batch: list[Pending]) -> None:
+        for pending in batch:
+            if pending.error is None:
+                for message in pending.unit.finished:
+                    if message.large:
+                        self._remove_body(message.id)
+            try:
+                pending.done(pending.error)
+            except Exception:
+                log.exception("spool: after a commit")
+
+    def _remove_body(self, message: MessageId) -> None:
+        if self._removals_held:
+            self._held_removals.append(message)
+        else:
+            self._threads.submit(self._bodies.remove, message)
+
+    async def _small_body(self, message: MessageId) -> bytes:
+        found = await self.query("SELECT octets FROM body WHERE message = ?", (int(message),))
+        if not found:
+            raise SpoolBroken(f"body of {message} is not there")
+        octets: bytes = found[0][0]
+        return octets
+
+    def _errand(self, run: Callable[[apsw.Connection], T]) -> Future[T]:
+        future: Future[T] = Future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._writer.submit(Errand(run, settle))
+        return future
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(pool, function, *arguments)
+
+
+_LARGE_UNSETTLED = f"""
+    SELECT id FROM message WHERE large AND EXISTS (
+        SELECT 1 FROM recipient WHERE message = message.id AND state < {int(State.DELIVERED)})
+"""
+
+
+def _recover(connection: apsw.Connection) -> tuple[set[str], int]:
+    connection.execute(f"UPDATE recipient SET state = {State.SCHEDULED:d} WHERE state = {State.LEASED:d}")
+    unsettled: list[Any] = connection.execute(_LARGE_UNSETTLED).fetchall()
+    known = {str(MessageId(number)) for (number,) in unsettled}
+    last: Any = connection.execute("SELECT ifnull(max(id), 0) FROM message").fetchone()
+    return known, int(last[0])
+
+
+def _forget(connection: apsw.Connection, before: int) -> int:
+    rows: list[Any] = connection.execute(
+        "SELECT id FROM message WHERE id < ? AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = message.id"
+        f" AND state < {State.DELIVERED:d}) ORDER BY id LIMIT {FORGET_AT_ONCE}",
+        (before,),
+    ).fetchall()
+    for table, column in (("message", "id"), ("recipient", "message"), ("record", "message")):
+        connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
+    connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    return len(rows)
+
+
+def _make_due(connection: apsw.Connection, messages: Sequence[MessageId], now: float) -> int:
+    count = 0
+    for message in messages:
+        connection.execute(
+            f"UPDATE recipient SET due = ? WHERE message = ? AND state = {State.SCHEDULED:d} AND due > ?",
+            (now, int(message), now),
+        )
+        if changed := connection.changes():
+            count += changed
+            record = Record(message, now, Kind.CHANGED, None, (("text", "to be tried now, by an operator"),))
+            write_units(connection, [Unit(records=(record,))])
+    return count

@@ -1,0 +1,213 @@
+"""The one thread that writes to a spool file: group commit, checkpoints, faults.
+
+All that arrived while the last commit ran goes into the next one; only then is anybody told. The invariant: `report`
+is called with no error only for what a completed sync covers. One message's fault must not fail its neighbours: a
+batch that fails for another reason than the disk is tried again one by one. After a failed sync nothing is known of
+what is on the disk, so the connection is closed and opened anew; the batch is then there whole or not at all, and
+whoever was told 451 may see a duplicate, never a loss. Knows rows only through `spool_rows`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+
+import apsw
+
+from pillarbox.adapters.spool_bodies import BodyFiles
+from pillarbox.adapters.spool_rows import disown, write_units
+from pillarbox.adapters.spool_schema import open_spool
+from pillarbox.engine.mail import Unit
+from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH = 512  # units in one commit
+PATIENCE = 0.005  # seconds that a unit nobody waits for may wait for company
+CHECKPOINT_PAGES = 4000  # pages of the write-ahead log (16 MiB) after which it is copied to its place
+
+
+@dataclass(slots=True)
+class Pending:
+    """A unit on its way to the disk."""
+
+    unit: Unit
+    done: SpoolCallback
+    urgent: bool
+    error: SpoolError | None = None
+
+
+@dataclass(slots=True)
+class Errand:
+    """Something else to be done with the connection between two commits, in a transaction of its own."""
+
+    run: Callable[[apsw.Connection], Any]
+    result: Callable[[Any, BaseException | None], None]
+
+
+_Item = Pending | Errand | None  # None: stop
+
+
+class Writer:
+    """`report(batch)` is called on the writer's thread after each commit."""
+
+    def __init__(self, path: Path, bodies: BodyFiles, report: Callable[[list[Pending]], None]) -> None:
+        """Opens the file. Raises SpoolVersion, apsw.Error."""
+        self._path = path
+        self._bodies = bodies
+        self._report = report
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._wal_pages = 0
+        self._disowned: list[int] = []  # refused after a fault of the disk, yet perhaps on it
+        self._connection: apsw.Connection | None = self._open()
+        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, item: Pending | Errand) -> None:
+        self._queue.put(item)
+
+    def stop(self) -> None:
+        """Commit what was submitted, then end. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+
+    # --- on the writer's thread
+
+    def _open(self) -> apsw.Connection:
+        connection = open_spool(self._path)
+        connection.set_wal_hook(self._committed)
+        return connection
+
+    def _committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch, errands, running = self._next()
+            if batch:
+                self._commit(batch)
+                self._report(batch)
+            for errand in errands:
+                self._do(errand)
+            self._checkpoint()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _next(self) -> tuple[list[Pending], list[Errand], bool]:
+        """Wait for work, then take all there is; wait a little longer when nobody waits for any of it."""
+        batch: list[Pending] = []
+        errands: list[Errand] = []
+        get, empty = self._queue.get, self._queue.empty
+        item = get()
+        deadline: float | None = None
+        while True:
+            if item is None:
+                return batch, errands, False
+            if isinstance(item, Errand):
+                errands.append(item)
+                return batch, errands, True
+            batch.append(item)
+            if item.urgent:
+                deadline = 0.0
+            elif deadline is None:
+                deadline = monotonic() + PATIENCE
+            if len(batch) >= MAX_BATCH:
+                return batch, errands, True
+            if not empty():
+                item = get()
+                continue
+            left = deadline - monotonic() if deadline else 0.0
+            if left <= 0:
+                return batch, errands, True
+            try:
+                item = get(timeout=left)
+            except Empty:
+                return batch, errands, True
+
+    def _commit(self, batch: list[Pending]) -> None:
+        try:
+            if any(message.large for pending in batch for message in pending.unit.messages):
+                self._bodies.sync_names()
+            self._transaction(lambda connection: write_units(connection, [pending.unit for pending in batch]))
+        except SpoolError as error:
+            for pending in batch:
+                pending.error = error
+                self._disowned.extend(int(message.id) for message in pending.unit.messages)
+            log.error("spool: %d units not stored: %s", len(batch), error)
+        except Exception as error:
+            if len(batch) > 1:
+                for pending in batch:
+                    self._commit([pending])
+            else:
+                log.exception("spool: a unit could not be stored")
+                batch[0].error = SpoolBroken(str(error))
+
+    def _transaction(self, work: Callable[[apsw.Connection], Any]) -> Any:
+        """Raises SpoolError for faults of the disk, anything else for faults of the work."""
+        connection = self._connection or self._reopen()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+            return result
+        except apsw.FullError as error:
+            self._roll_back(connection)
+            raise SpoolFull(str(error)) from error
+        except (apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError) as error:
+            self._abandon(connection)
+            raise SpoolBroken(str(error)) from error
+        except BaseException:
+            self._roll_back(connection)
+            raise
+
+    def _roll_back(self, connection: apsw.Connection) -> None:
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except apsw.Error:
+                self._abandon(connection)
+
+    def _abandon(self, connection: apsw.Connection) -> None:
+        """After a failed sync the kernel's pages are not to be trusted: start again from what is on the disk."""
+        self._connection = None
+        try:
+            connection.close(True)
+        except apsw.Error:
+            log.exception("spool: closing after a fault")
+
+    def _reopen(self) -> apsw.Connection:
+        try:
+            connection = self._open()
+            with connection:
+                disown(connection, self._disowned)
+        except apsw.Error as error:
+            raise SpoolBroken(f"spool can't be opened again: {error}") from error
+        self._disowned = []
+        self._connection = connection
+        return connection
+
+    def _do(self, errand: Errand) -> None:
+        try:
+            result = self._transaction(errand.run)
+        except BaseException as error:
+            errand.result(None, error)
+        else:
+            errand.result(result, None)
+
+    def _checkpoint(self) -> None:
+        if self._wal_pages < CHECKPOINT_PAGES or self._connection is None:
+            return
+        self._wal_pages = 0
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            log.warning("spool: checkpoint: %s", error)
+            self._abandon(self._connection)

@@ -1,0 +1,302 @@
+"""Everything that can be asked of a Pillarbox by its operator, in one class: what the command line, and later the
+console and HTTP, call.
+
+Gives plain JSON-able data, raises Refused, prints nothing. It works the same on a running server and on the data at
+rest: who built it handed in the ports. The queue is changed through QueueControl alone. Times are seconds since the
+epoch. Text of arguments becomes values here, at the edge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pillarbox.adapters.directory_sqlite import DirectoryError, DirectoryStore, LiveDirectory
+from pillarbox.app.config import Config
+from pillarbox.app.control import Refused
+from pillarbox.app.inspection import MessageRow, RecipientFilter, RecipientRow, SpoolReader
+from pillarbox.app.submission import Submission, UnfitText, compose
+from pillarbox.app.where import WhereError, parse_where, state_word
+from pillarbox.core.address import AddressError, Domain, Mailbox
+from pillarbox.core.envelope import MessageId
+from pillarbox.core.message import header_end
+from pillarbox.engine.directory import User, parse_alias_address
+from pillarbox.engine.mail import State
+from pillarbox.engine.ports import Circular, NoSuchUser, SpoolError
+
+Data = dict[str, Any]
+ALL_STATES = frozenset(State)
+MAX_RETRY = 1_000_000  # recipients looked at by one `queue retry`
+
+
+class QueueControl(Protocol):
+    """What changes the queue, of a running server or of the spool at rest. All raise SpoolError."""
+
+    async def submit(self, sender: Mailbox | None, recipients: list[Mailbox], octets: bytes) -> MessageId:
+        """Accept a message; it is durable when this returns. Aliases are not expanded yet."""
+
+    async def retry(self, messages: list[MessageId]) -> int:
+        """Make their scheduled recipients due now. Gives how many there were."""
+
+    async def backup(self, target: Path) -> Data:
+        """Write everything into a new file. Gives what it holds, for people to read. Raises OSError, too."""
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What can't be done becomes Refused; a bug stays what it is."""
+    try:
+        yield
+    except AddressError as error:
+        raise Refused(str(error), usage=True) from error
+    except WhereError as error:
+        raise Refused(str(error), usage=True) from error
+    except (DirectoryError, UnfitText) as error:
+        raise Refused(str(error)) from error
+    except SpoolError as error:
+        raise Refused(f"the spool failed: {error}") from error
+
+
+class Admin:
+    """The operations. Every argument is text as the operator gave it."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        store: DirectoryStore,
+        directory: LiveDirectory,
+        reader: SpoolReader,
+        queue: QueueControl,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._directory = directory
+        self._reader = reader
+        self._queue = queue
+        self._now = now
+
+    # --- the directory
+
+    async def domain_add(self, domain: str) -> Data:
+        with self._changing():
+            added = _domain(domain)
+            self._store.add_domain(added)
+        return {"domain": str(added)}
+
+    async def domain_remove(self, domain: str) -> Data:
+        with self._changing():
+            removed = _domain(domain)
+            self._store.remove_domain(removed)
+        return {"domain": str(removed)}
+
+    async def domain_list(self) -> list[Data]:
+        return [{"domain": str(domain)} for domain in self._store.domains()]
+
+    async def user_add(self, address: str, name: str) -> Data:
+        with self._changing():
+            mailbox = _mailbox(address)
+            self._store.add_user(User(mailbox, name))
+        return {"address": str(mailbox), "name": name}
+
+    async def user_remove(self, address: str) -> Data:
+        with self._changing():
+            mailbox = _mailbox(address)
+            self._store.remove_user(mailbox)
+        return {"address": str(mailbox)}
+
+    async def user_list(self) -> list[Data]:
+        return [{"address": str(user.mailbox), "name": user.full_name} for user in self._store.users()]
+
+    async def alias_add(self, address: str, targets: list[str]) -> Data:
+        with self._changing():
+            with _naming(address):
+                alias = parse_alias_address(address)
+            mailboxes = [_mailbox(target) for target in targets]
+            self._store.add_alias(alias, mailboxes)
+        return {"address": str(alias), "targets": [str(mailbox) for mailbox in mailboxes]}
+
+    async def alias_remove(self, address: str) -> Data:
+        with self._changing():
+            with _naming(address):
+                alias = parse_alias_address(address)
+            self._store.remove_alias(alias)
+        return {"address": str(alias)}
+
+    async def alias_list(self) -> list[Data]:
+        return [
+            {"address": str(address), "targets": [str(target) for target in targets]}
+            for address, targets in self._store.aliases().items()
+        ]
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with _refusals():
+            yield
+            self._directory.reload()
+
+    # --- mail
+
+    async def send(self, sender: str, recipients: list[str], text: bytes) -> Data:
+        """Submit a message. `sender` may be "" or <>, the null reverse-path."""
+        with _refusals():
+            reverse = None if sender in ("", "<>") else _mailbox(sender)
+            forward = list(dict.fromkeys(self._reachable(_mailbox(recipient)) for recipient in recipients))
+            octets = compose(Submission(text, reverse, self._config.hostname, self._now()))
+            self._check_bounds(len(octets), len(forward))
+            return {"id": str(await self._queue.submit(reverse, forward, octets))}
+
+    def _reachable(self, mailbox: Mailbox) -> Mailbox:
+        match self._directory.resolve(mailbox):
+            case NoSuchUser():
+                raise Refused(f"{mailbox}: no such user here")
+            case Circular():
+                raise Refused(f"{mailbox}: its aliases lead in a circle or nowhere")
+        return mailbox
+
+    def _check_bounds(self, size: int, recipients: int) -> None:
+        limits = self._config.limits
+        if not recipients:
+            raise Refused("a message needs a recipient", usage=True)
+        if recipients > limits.recipients:
+            raise Refused(f"{recipients} recipients; limits.recipients is {limits.recipients}")
+        if size > limits.message_size:
+            raise Refused(f"the message has {size} octets; limits.message_size is {limits.message_size}")
+
+    # --- the queue
+
+    async def queue_list(self, where: str, limit: int) -> list[Data]:
+        with _refusals():
+            return [_recipient(row) for row in await self._reader.recipients(parse_where(where), limit)]
+
+    async def queue_count(self, where: str) -> Data:
+        with _refusals():
+            return {"count": await self._reader.count(parse_where(where))}
+
+    async def queue_retry(self, where: str) -> Data:
+        with _refusals():
+            rows = await self._reader.recipients(parse_where(where), MAX_RETRY)
+            messages = list(dict.fromkeys(row.message for row in rows if row.state is State.SCHEDULED))
+            return {"count": await self._queue.retry(messages) if messages else 0}
+
+    # --- one message
+
+    async def why(self, message: str) -> Data:
+        """What is known of a message: itself, its recipients, its records in order."""
+        with _refusals():
+            found, recipients = await self._message(message)
+        records = [
+            {"at": record.at, "kind": record.kind.value, "recipient": record.recipient, "detail": dict(record.detail)}
+            for record in found.records
+        ]
+        return {"message": _message(found), "recipients": recipients, "records": records}
+
+    async def show(self, message: str) -> Data:
+        """Envelope and text. `header` and `body` are None once the message is settled: its text is gone by then."""
+        with _refusals():
+            found, recipients = await self._message(message)
+            octets = await self._reader.body(found.id)
+        return {"message": _message(found), "recipients": recipients, **_text(octets)}
+
+    async def _message(self, text: str) -> tuple[MessageRow, list[Data]]:
+        try:
+            message = MessageId.parse(text)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        if (found := await self._reader.message(message)) is None:
+            raise Refused(f"no message {message} here; settled ones are kept for history.keep")
+        wanted = RecipientFilter(states=ALL_STATES, message=message)
+        return found, [_recipient(row) for row in await self._reader.recipients(wanted, MAX_RETRY)]
+
+    # --- the whole
+
+    async def backup(self, file: str) -> Data:
+        target = Path(file)
+        if await asyncio.to_thread(target.exists):
+            raise Refused(f"{file} is there already; a backup never replaces a file")
+        try:
+            with _refusals():
+                return await self._queue.backup(target)
+        except OSError as error:
+            raise Refused(f"{file}: {error.strerror}") from error
+
+
+# --- text to values
+
+
+@contextmanager
+def _naming(text: str) -> Iterator[None]:
+    """A complaint about an address names it."""
+    try:
+        yield
+    except AddressError as error:
+        raise AddressError(f"{text}: {error}") from error
+
+
+def _domain(text: str) -> Domain:
+    with _naming(text):
+        return Domain.parse(text)
+
+
+def _mailbox(text: str) -> Mailbox:
+    with _naming(text):
+        return Mailbox.parse(text.removeprefix("<").removesuffix(">"))
+
+
+# --- values to data
+
+
+def _sender(sender: Mailbox | None) -> str:
+    return "" if sender is None else str(sender)
+
+
+def _recipient(row: RecipientRow) -> Data:
+    return {
+        "id": str(row.message),
+        "number": row.number,
+        "address": row.address,
+        "original": row.original,
+        "sender": _sender(row.sender),
+        "state": state_word(row.state, row.attempts),
+        "due": row.due if row.state is State.SCHEDULED else None,
+        "settled_at": row.due if row.state.settled else None,
+        "attempts": row.attempts,
+        "lane": row.lane,
+        "reply": row.reply,
+        "size": row.size,
+        "received_at": row.received_at,
+    }
+
+
+def _message(row: MessageRow) -> Data:
+    return {
+        "id": str(row.id),
+        "received_at": row.received_at,
+        "sender": _sender(row.sender),
+        "listener": row.listener,
+        "peer": row.peer,
+        "helo": row.helo,
+        "protocol": row.protocol,
+        "size": row.size,
+        "subject": row.subject,
+        "message_id": row.message_id,
+        "eight_bit": row.eight_bit,
+    }
+
+
+def _text(octets: bytes | None) -> Data:
+    """Header section and body; `encoding` says how they stand in JSON, which has no octets: utf-8 or base64."""
+    if octets is None:
+        return {"header": None, "body": None, "encoding": None}
+    end = header_end(octets)
+    parts = {"header": octets[:end], "body": b"" if end is None else octets[end + 2 :]}
+    try:
+        return {**{name: part.decode() for name, part in parts.items()}, "encoding": "utf-8"}
+    except UnicodeDecodeError:
+        return {**{name: base64.b64encode(part).decode() for name, part in parts.items()}, "encoding": "base64"}

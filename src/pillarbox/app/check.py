@@ -1,0 +1,185 @@
+"""`pillarbox check`: is everything there that a server needs, and if not, how is it mended.
+
+Looks and changes nothing: the data directory is not made, a database not upgraded, and a port that is tried is let go
+at once. Each finding is ok, warn (a server works, mail may not) or fail (a server won't start, or will lose its way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import apsw
+
+from pillarbox import __version__
+from pillarbox.adapters.directory_sqlite import UPGRADES
+from pillarbox.adapters.dns import DnsResolver
+from pillarbox.adapters.spool_schema import VERSION as SPOOL_VERSION
+from pillarbox.adapters.spool_schema import open_reader
+from pillarbox.app.config import Config
+from pillarbox.app.config_load import ConfigError, load
+from pillarbox.app.config_values import Endpoint
+from pillarbox.app.datadir import DataDir, lock_holder
+from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
+
+DNS_LIFETIME = 3.0  # seconds
+_GREETING_WAIT = 3.0  # seconds
+_LITTLE_SPACE = 1024**3  # octets
+_MEBI = 1024**2
+
+
+class Level(Enum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`mend` is what to do about it, "" where nothing is to be done."""
+
+    level: Level
+    what: str
+    mend: str = ""
+
+
+def _ok(what: str) -> Finding:
+    return Finding(Level.OK, what)
+
+
+def _warn(what: str, mend: str) -> Finding:
+    return Finding(Level.WARN, what, mend)
+
+
+def _fail(what: str, mend: str) -> Finding:
+    return Finding(Level.FAIL, what, mend)
+
+
+def check(path: Path | None) -> Iterator[Finding]:
+    """The findings, as they are made; without a good configuration there is nothing else to look at."""
+    yield _ok(f"pillarbox {__version__}, Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}")
+    try:
+        config = load(path)
+    except ConfigError as error:
+        yield from (_fail(f"configuration: {problem}", "correct that line") for problem in error.problems)
+        return
+    yield _ok(f"configuration: {config.source or 'the built-in defaults, for there is no pillarbox.toml here'}")
+    data = DataDir(config.data, created=False)
+    yield from _directory(data, config)
+    yield from _databases(data)
+    holder = lock_holder(data.root)
+    yield _ok("not running" if holder is None else f"running: pid {holder or 'unknown'} works on {data.root}")
+    for listener in config.listeners:
+        yield _port(listener.name, listener.address, config, running=holder is not None)
+    yield from asyncio.run(_dns(config))
+
+
+# --- the disk
+
+
+def _directory(data: DataDir, config: Config) -> Iterator[Finding]:
+    root = data.root
+    if not root.exists():
+        place = next(parent for parent in root.parents if parent.exists())
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            yield _ok(f"data directory: {root} will be made at the first start")
+        else:
+            yield _fail(f"data directory: {root} can't be made", f"make {place} writable, or set `data`")
+        return
+    if not root.is_dir() or not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        yield _fail(f"data directory: {root} is not a writable directory", "set `data`, or correct its permissions")
+        return
+    if stat.S_IMODE(root.stat().st_mode) & 0o077:
+        yield _warn(f"data directory: others on this machine may look into {root}", f"chmod 700 {root}")
+    else:
+        yield _ok(f"data directory: {root}")
+    yield _space(root, config)
+
+
+def _space(root: Path, config: Config) -> Finding:
+    free = shutil.disk_usage(root).free
+    text = f"disk: {free // _MEBI} MiB free"
+    if free < 2 * config.limits.message_size:
+        return _fail(text, "make room: a message of limits.message_size would not fit")
+    if free < _LITTLE_SPACE:
+        return _warn(text, "make room before the queue grows")
+    return _ok(text)
+
+
+def _databases(data: DataDir) -> Iterator[Finding]:
+    for path, known in ((data.directory_db, len(UPGRADES)), (data.spool_db, SPOOL_VERSION)):
+        if path.exists():
+            yield _schema(path, known)
+
+
+def _schema(path: Path, known: int) -> Finding:
+    try:
+        connection = open_reader(path)
+        version = int(connection.pragma("user_version"))
+        connection.close()
+    except apsw.Error as error:
+        return _fail(f"database: {path}: {error}", "restore it from a backup")
+    if version > known:
+        return _fail(f"database: {path} has schema version {version}, newer than {known}", "use a newer Pillarbox")
+    return _ok(f"database: {path}, schema version {version}")
+
+
+# --- the network
+
+
+def _port(name: str, address: Endpoint, config: Config, *, running: bool) -> Finding:
+    what = f"listener {name}: {address}"
+    family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((str(address.ip), address.port))
+            trial.listen(1)
+    except PermissionError:
+        return _fail(f"{what} needs the right to use a port below 1024", "start with CAP_NET_BIND_SERVICE")
+    except OSError as error:
+        if running and _greets_as(address, config.hostname.ascii):
+            return _ok(f"{what} is in use by the running server")
+        return _fail(f"{what}: {error.strerror}", "end what uses it, or choose another address")
+    return _ok(f"{what} is free")
+
+
+def _greets_as(address: Endpoint, hostname: str) -> bool:
+    """Is what listens there an SMTP server of our name?"""
+    try:
+        with socket.create_connection((str(address.ip), address.port), _GREETING_WAIT) as connection:
+            return connection.recv(512).startswith(f"220 {hostname} ".encode())
+    except OSError:
+        return False
+
+
+async def _dns(config: Config) -> list[Finding]:
+    servers = [str(server) for server in config.dns.servers]
+    resolver = DnsResolver(servers, lifetime=DNS_LIFETIME)
+    name = config.hostname
+    answer = await resolver.mx(name)
+    if isinstance(answer, DnsFault):
+        mend = "set dns.servers, or send everything through a smart host with a [[route]]"
+        return [_warn(f"DNS: {answer.reason}", mend), _hostname(config)]
+    found = await resolver.addresses(name.ascii)
+    if isinstance(found, (NoRecords, NoDomain)):
+        mend = "other servers may refuse mail from it; set `hostname` to a name that has an address"
+        return [_ok("DNS answers"), _hostname(config), _warn(f"hostname: {name} has no address in DNS", mend)]
+    return [_ok("DNS answers"), _hostname(config)]
+
+
+def _hostname(config: Config) -> Finding:
+    name = config.hostname
+    if "." not in name.ascii:
+        mend = 'set `hostname` to a full name, such as "mx.example.org", before mail goes to other servers'
+        return _warn(f"hostname: {name} is no full domain name", mend)
+    chosen = "configured" if config.hostname_configured else "found on this machine"
+    return _ok(f"hostname: {name}, {chosen}")

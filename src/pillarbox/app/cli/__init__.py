@@ -1,0 +1,59 @@
+"""The command line: `pillarbox VERB`. Exit status 0 done, 1 refused or failed, 2 wrong usage.
+
+Only here are errors turned into a line on standard error and an exit status; a bug shows its traceback. Each family of
+verbs has a module that adds itself to the parser; what is printed is made in `output`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from pillarbox import __version__
+from pillarbox.adapters.directory_sqlite import DirectoryError
+from pillarbox.adapters.spool_schema import SpoolVersion
+from pillarbox.app.cli import directory, mail, queue, server
+from pillarbox.app.cli.options import config_option
+from pillarbox.app.config_load import ConfigError
+from pillarbox.app.control import Refused
+from pillarbox.app.datadir import DataDirError
+from pillarbox.engine.ports import SpoolError
+
+__all__ = ["main", "parser"]
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="pillarbox", description="A mail transfer agent that can say why.", allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"pillarbox {__version__}")
+    config_option(top, default=None)
+    verbs = top.add_subparsers(metavar="VERB", required=True, title="verbs")
+    for family in (server, directory, mail, queue):
+        family.register(verbs)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except Refused as error:
+        return _complain(str(error), 2 if error.usage else 1)
+    except (ConfigError, DataDirError, DirectoryError, SpoolVersion, SpoolError) as error:
+        return _complain(str(error), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush fails, too
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _complain(text: str, status: int) -> int:
+    for line in text.splitlines():
+        print(f"pillarbox: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,247 @@
+"""The kinds of value that the configuration knows: sizes, durations, counts, addresses, choices.
+
+A Kind turns one TOML value into one typed value, or raises ValueError with the reason; what is allowed is said once, in
+`allowed`, for the reader of an error and of the reference page alike. Knows no key, no file, no default.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pillarbox.core.address import Domain
+from pillarbox.engine.routing import Discard, NextHop, Route, parse_next_hop
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_SIZE = re.compile(r"(\d{1,12})([KMG])?")
+_SIZE_UNITS = {None: 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+MAX_SIZE = 2 * 1024**3
+_DURATION = re.compile(r"(\d{1,9})([smhd])")
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MAX_DURATION = 1000 * 86400
+MAX_COUNT = 1_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
+
+
+class Later(ValueError):
+    """The value is a right one, of a feature that this version does not have."""
+
+
+class Complete(ValueError):
+    """A complaint that says what is allowed, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """How a value is written (`allowed`, for people) and read (`read`, which raises ValueError). `words` may be meant
+    where another one stands."""
+
+    allowed: str
+    read: Callable[[object], T]
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An IP address and a port."""
+
+    ip: IpAddress
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+def shown(value: object) -> str:
+    """A value as the file would have it, near enough for an error text."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a string in quotes")
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("not a whole number")
+    return value
+
+
+def _within(number: int, least: int, most: int) -> int:
+    if number < least:
+        raise ValueError("too small")
+    if number > most:
+        raise ValueError("too large")
+    return number
+
+
+# --- numbers
+
+
+def size() -> Kind[int]:
+    """Octets."""
+    return Kind('1 to 2G octets, as a number or with a unit: 26214400, "10K", "25M", "1G"', _read_size)
+
+
+def _read_size(value: object) -> int:
+    if not isinstance(value, str):
+        return _within(_integer(value), 1, MAX_SIZE)
+    if not (match := _SIZE.fullmatch(value.strip())):
+        raise ValueError("not a size")
+    return _within(int(match[1]) * _SIZE_UNITS[match[2]], 1, MAX_SIZE)
+
+
+def duration(*, least: int = 1) -> Kind[float]:
+    """Seconds."""
+
+    def read(value: object) -> float:
+        if not isinstance(value, str):
+            return float(_within(_integer(value), least, MAX_DURATION))
+        if not (match := _DURATION.fullmatch(value.strip())):
+            raise ValueError("the unit is missing" if value.strip().isdigit() else "not a duration")
+        return float(_within(int(match[1]) * _DURATION_UNITS[match[2]], least, MAX_DURATION))
+
+    return Kind(f'{least}s to 1000d, with its unit: "30s", "5m", "4h", "5d"; a number without quotes is seconds', read)
+
+
+def count() -> Kind[int]:
+    """How many of something, at least one."""
+    return Kind(f"a whole number from 1 to {MAX_COUNT}", lambda value: _within(_integer(value), 1, MAX_COUNT))
+
+
+# --- words
+
+
+def choice(values: type[E], *, later: Mapping[str, str] | None = None) -> Kind[E]:
+    """One of an enumeration's values. `later` maps words of later versions to the feature that they need."""
+    words = {member.value: member for member in values if member.value not in (later or {})}
+
+    def read(value: object) -> E:
+        word = _string(value)
+        if word in words:
+            return words[word]
+        if later and word in later:
+            raise Later(f"{later[word]} is not in this version")
+        raise ValueError("no such value")
+
+    return Kind(", ".join(f'"{word}"' for word in words), read, tuple(words))
+
+
+def name() -> Kind[str]:
+    """A short name given by the operator."""
+
+    def read(value: object) -> str:
+        if not _NAME.fullmatch(text := _string(value)):
+            raise ValueError("not a name")
+        return text
+
+    return Kind("1 to 32 letters, digits, _ and -, the first none of _ and -", read)
+
+
+def domain() -> Kind[Domain]:
+    return Kind('a domain name: "mx.example.test"', lambda value: Domain.parse(_string(value)))
+
+
+def path() -> Kind[Path]:
+    """A path of the file system, still relative to where the file is."""
+
+    def read(value: object) -> Path:
+        text = _string(value)
+        if not text or "\0" in text:
+            raise ValueError("not a path")
+        return Path(text)
+
+    return Kind("a path; a relative one starts at this file's directory", read)
+
+
+# --- where mail goes
+
+
+def recipient_pattern() -> Kind[str]:
+    """What a route matches; kept as text, for it is the router that compares."""
+
+    def read(value: object) -> str:
+        return Route(_string(value), Discard()).match
+
+    return Kind('a domain "example.org", all below it "*.example.org", everything "*", or "user@example.org"', read)
+
+
+def next_hop() -> Kind[NextHop]:
+    def read(value: object) -> NextHop:
+        text = _string(value)
+        try:
+            return parse_next_hop(text)
+        except ValueError as error:
+            raise Complete(str(error)) from error
+
+    return Kind('"mx", "smtp://HOST", "smtp://HOST:PORT", "maildir", "discard"', read, ("mx", "maildir", "discard"))
+
+
+# --- the network
+
+
+def listen_address() -> Kind[Endpoint]:
+    def read(value: object) -> Endpoint:
+        text = _string(value)
+        if text.startswith("unix:"):
+            raise Later("listening on a Unix socket is not in this version")
+        return _endpoint(text)
+
+    return Kind('IP address and port: "127.0.0.1:2525", "[::1]:25", port 0 for any free one', read)
+
+
+def server_address(port: int) -> Kind[Endpoint]:
+    """The address of a server elsewhere, with a default port."""
+
+    def read(value: object) -> Endpoint:
+        text = _string(value)
+        try:
+            return Endpoint(ipaddress.ip_address(text), port)
+        except ValueError:
+            endpoint = _endpoint(text)
+        if not endpoint.port:
+            raise ValueError("port 0 can't be asked")
+        return endpoint
+
+    return Kind(f'IP address, with a port where it is not {port}: "192.0.2.53", "127.0.0.1:5353", "[::1]:5353"', read)
+
+
+def _endpoint(text: str) -> Endpoint:
+    if not (match := _WITH_PORT.fullmatch(text)):
+        raise ValueError("not an IP address and a port")
+    if (port := int(match["port"])) > 65535:
+        raise ValueError("port above 65535")
+    if match["six"] is not None:
+        return Endpoint(ipaddress.IPv6Address(match["six"]), port)
+    return Endpoint(ipaddress.IPv4Address(match["four"]), port)
+
+
+def network() -> Kind[IpNetwork]:
+    def read(value: object) -> IpNetwork:
+        text = _string(value)
+        try:
+            return ipaddress.ip_network(text)
+        except ValueError:
+            pass
+        try:
+            wider = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError("not a network") from None
+        raise ValueError(f"has bits set behind its prefix; the network is {wider}")
+
+    return Kind('a network or one IP address: "192.0.2.0/24", "2001:db8::/32", "127.0.0.1"', read)

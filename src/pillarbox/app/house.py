@@ -1,0 +1,241 @@
+"""The parts of a Pillarbox put together: which class meets which port, built from one configuration.
+
+Nothing is made at import time, and nowhere else is a port given its adapter. `Data` is what every verb needs, whether
+a server runs or not; `House` adds what receives and delivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+
+from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
+from pillarbox.adapters.discard import DiscardMailer
+from pillarbox.adapters.dns import DnsResolver
+from pillarbox.adapters.maildir import MaildirMailer
+from pillarbox.adapters.spool_sqlite import SqliteSpool
+from pillarbox.adapters.system import SystemClock
+from pillarbox.app.config import Config, ListenerConfig
+from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
+from pillarbox.engine.ids import IdSource, id_at
+from pillarbox.engine.notices import Notices
+from pillarbox.engine.ports import SpoolError
+from pillarbox.engine.queue import Lane, Queue
+from pillarbox.engine.retry import RetrySchedule
+from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost
+from pillarbox.engine.session import Service
+from pillarbox.net.listener import Bounds, Listener
+from pillarbox.net.network import TcpNetwork
+from pillarbox.net.pool import SmtpMailer, Ways
+
+log = logging.getLogger(__name__)
+
+MAILDIR_JOBS = 32  # in flight
+DISCARD_JOBS = 10_000
+FORGET_EVERY = 3600.0  # seconds between looks at the history
+
+
+class Data:
+    """Directory and spool of one data directory. The caller holds its lock."""
+
+    def __init__(self, config: Config, folder: DataDir) -> None:
+        """Raises DirectoryError, SpoolVersion, apsw.Error, OSError."""
+        loop = asyncio.get_running_loop()
+        self.config = config
+        self.folder = folder
+        self.clock = SystemClock(loop)
+        self.store = DirectoryStore(folder.directory_db)
+        if wants_seed(config, folder):
+            seed_defaults(self.store)
+        self.directory = LiveDirectory(self.store, config.hostname)
+        self.spool = SqliteSpool(folder.spool_db, folder.bodies, loop)
+        self.ids = IdSource(self.clock, self.spool.last_id)
+
+    async def close(self) -> None:
+        await self.spool.close()
+        self.store.close()
+
+
+class House:
+    """A running server: listeners, queue, ways out."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+        self.config = data.config
+        self.listeners: dict[ListenerKey, Listener] = {}
+        self.queue = Queue(
+            spool=data.spool,
+            clock=data.clock,
+            router=_router(self.config, data),
+            open_lane=self._open_lane,
+            retry=_retry(self.config),
+            notices=Notices(
+                spool=data.spool,
+                clock=data.clock,
+                ids=data.ids,
+                directory=data.directory,
+                hostname=self.config.hostname,
+            ),
+        )
+        self._ways = self._make_ways()
+        self._forgetting: asyncio.Task[None] | None = None
+        self._timer = data.clock.call_later(1.0, self._forget_soon)
+
+    # --- what the configuration decides
+
+    def _make_ways(self) -> Ways:
+        data = self.data
+        return Ways(
+            network=TcpNetwork(),
+            resolver=DnsResolver([str(server) for server in self.config.dns.servers]),
+            clock=data.clock,
+            spool=data.spool,
+            hostname=self.config.hostname,
+            shuffle=random.shuffle,
+        )
+
+    def _open_lane(self, name: str, route: Route) -> Lane:
+        data = self.data
+        match route.next_hop:
+            case MaildirHop():
+                mailer = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
+                return Lane(mailer, MAILDIR_JOBS)
+            case Discard():
+                return Lane(DiscardMailer(asyncio.get_running_loop()), DISCARD_JOBS)
+            case (Mx() | SmartHost()) as next_hop:
+                return Lane(SmtpMailer(next_hop, self._ways), self.config.limits.connections_per_next_hop)
+
+    def _service(self, listener: ListenerConfig) -> Service:
+        config, data = self.config, self.data
+        return Service(
+            listener=listener.name,
+            hostname=config.hostname,
+            hostname_configured=config.hostname_configured,
+            message_size=config.limits.message_size,
+            recipients=config.limits.recipients,
+            errors=config.limits.errors,
+            relay_networks=config.relay.networks,
+            directory=data.directory,
+            clock=data.clock,
+            ids=data.ids,
+        )
+
+    def _bounds(self) -> Bounds:
+        limits = self.config.limits
+        return Bounds(limits.connections, limits.connections_per_address, limits.idle)
+
+    # --- life
+
+    async def open(self, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
+        """Listen on the bound sockets and fetch what earlier runs left. Gives a line for each listener."""
+        lines = []
+        for listener in self.config.listeners:
+            if (bound := sockets.get(key(listener))) is not None:
+                lines.append(await self._listen(listener, bound))
+        self.queue.start()
+        return lines
+
+    async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
+        data = self.data
+        listener = Listener(
+            self._service(config), self._bounds(), spool=data.spool, accept=self.queue.accept, clock=data.clock
+        )
+        await listener.listen(bound)
+        self.listeners[key(config)] = listener
+        return f"listening {config.name} {_printed(bound)}"
+
+    async def reload(self, config: Config, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
+        """Work by another configuration from now on; connections go on by the one they began with."""
+        self.config = config
+        self.data.config = config
+        self._ways = self._make_ways()
+        self.queue.router = _router(config, self.data)
+        self.queue.retry = _retry(config)
+        wanted = {key(listener): listener for listener in config.listeners}
+        gone = [self.listeners.pop(old) for old in list(self.listeners) if old not in wanted]
+        await asyncio.gather(*(listener.drain(config.limits.drain) for listener in gone))
+        for name, listener in self.listeners.items():
+            listener.service = self._service(wanted[name])
+            listener.bounds = self._bounds()
+        return [await self._listen(wanted[name], bound) for name, bound in sockets.items()]
+
+    async def close(self) -> None:
+        """Drain: transactions end within the configured time, deliveries too; the rest is due at the next start."""
+        grace = self.config.limits.drain
+        self._timer.cancel()
+        await asyncio.gather(*(listener.drain(grace) for listener in self.listeners.values()))
+        await self.queue.close(grace)
+        if self._forgetting is not None:
+            await self._forgetting
+
+    # --- the history
+
+    def _forget_soon(self) -> None:
+        self._forgetting = asyncio.get_running_loop().create_task(self._forget())
+        self._timer = self.data.clock.call_later(FORGET_EVERY, self._forget_soon)
+
+    async def _forget(self) -> None:
+        before = id_at(self.data.clock.now() - self.config.history.keep)
+        try:
+            while await self.data.spool.forget(before):
+                pass
+        except SpoolError as error:
+            log.error("history: %s", error)
+
+
+ListenerKey = tuple[str, str]  # name and address: what makes a listener the same one after a reload
+
+
+def key(listener: ListenerConfig) -> ListenerKey:
+    return listener.name, str(listener.address)
+
+
+def _router(config: Config, data: Data) -> Router:
+    return Router([Route(route.match, route.next_hop, route.tls) for route in config.routes], data.directory)
+
+
+def _retry(config: Config) -> RetrySchedule:
+    return RetrySchedule(config.retry.schedule, config.retry.give_up)
+
+
+def _printed(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class PortInUse(Exception):
+    """A listener's address can't be had; the text says which and why."""
+
+
+def bind(listener: ListenerConfig) -> socket.socket:
+    """The listener's socket, bound. Raises PortInUse."""
+    endpoint = listener.address
+    family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        bound.bind((str(endpoint.ip), endpoint.port))
+        bound.listen(socket.SOMAXCONN)
+    except OSError as error:
+        bound.close()
+        raise PortInUse(f"listener {listener.name}: can't listen on {endpoint}: {error.strerror}") from error
+    bound.setblocking(False)
+    return bound
+
+
+def bind_all(listeners: tuple[ListenerConfig, ...], but: set[ListenerKey]) -> dict[ListenerKey, socket.socket]:
+    """The sockets of all listeners that are not open yet; of all of them or of none. Raises PortInUse."""
+    sockets: dict[ListenerKey, socket.socket] = {}
+    try:
+        for listener in listeners:
+            if key(listener) not in but:
+                sockets[key(listener)] = bind(listener)
+    except PortInUse:
+        for bound in sockets.values():
+            bound.close()
+        raise
+    return sockets

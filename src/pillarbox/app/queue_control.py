@@ -1,0 +1,116 @@
+"""What an operator may do to the queue, on a running server and on the data at rest: submit, retry, back up.
+
+Meets `admin.QueueControl`. The two differ in one thing: with a server running the queue takes a new message over at
+once; at rest it is only made durable, and the next start finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pillarbox.app.admin import Data as Json
+from pillarbox.app.house import Data
+from pillarbox.core.address import Mailbox
+from pillarbox.core.envelope import Envelope, MessageId, Recipient
+from pillarbox.core.message import Hop, received_field
+from pillarbox.engine.intake import Intake
+from pillarbox.engine.mail import Message, Unit
+from pillarbox.engine.ports import Accepted, SpoolBroken, SpoolCallback, SpoolError
+from pillarbox.engine.queue import Queue
+
+LISTENER = "local"
+PROTOCOL = "LOCAL"
+
+
+class DataControl:
+    """Without a queue the data is at rest."""
+
+    def __init__(self, data: Data, queue: Queue | None = None) -> None:
+        self._data = data
+        self._queue = queue
+
+    async def submit(self, sender: Mailbox | None, recipients: list[Mailbox], octets: bytes) -> MessageId:
+        """Accept a message; it is durable when this returns. Raises SpoolError."""
+        data = self._data
+        message_id, hostname = data.ids.next(), str(data.config.hostname)
+        trace = received_field(Hop(hostname, "", hostname, PROTOCOL), str(message_id), data.clock.now(), None)
+        intake = Intake(message_id, trace, data.config.limits.message_size)
+        rest = intake.finish(octets, bare=False)
+        if intake.fault is not None or intake.header is None:
+            raise SpoolBroken(f"not accepted: {intake.fault}")
+        message = Message(
+            id=message_id,
+            received_at=data.clock.now(),
+            envelope=Envelope(sender, self._expanded(recipients)),
+            listener=LISTENER,
+            peer="",
+            helo=hostname,
+            protocol=PROTOCOL,
+            size=intake.size,
+            header=intake.header,
+            eight_bit=intake.eight_bit,
+            large=intake.spilled,
+            content=rest,
+        )
+        accept = self._queue.accept if self._queue is not None else self._keep
+        await _answered(lambda done: accept(message, done))
+        return message_id
+
+    def _expanded(self, recipients: list[Mailbox]) -> tuple[Recipient, ...]:
+        found: dict[Mailbox, Recipient] = {}
+        for mailbox in recipients:
+            resolution = self._data.directory.resolve(mailbox)
+            targets = resolution.targets if isinstance(resolution, Accepted) else (mailbox,)
+            for target in targets:
+                found.setdefault(target, Recipient(target, mailbox))
+        return tuple(found.values())
+
+    def _keep(self, message: Message, done: SpoolCallback) -> None:
+        self._data.spool.write(Unit(messages=(message,)), done)
+
+    async def retry(self, messages: list[MessageId]) -> int:
+        count = await self._data.spool.make_due(messages, self._data.clock.now())
+        if self._queue is not None:
+            self._queue.wake()
+        return count
+
+    async def backup(self, target: Path) -> Json:
+        """A tar archive of directory, queue and the bodies that are still needed; mailboxes are not in it."""
+        data = self._data
+        with tempfile.TemporaryDirectory(dir=data.folder.root, prefix="backup-") as name:
+            folder = Path(name)
+            bodies = await data.spool.copy_to(folder / "spool-0.db", folder / "bodies-0")
+            data.store.copy_to(folder / "directory.db")
+            await asyncio.to_thread(_archive, folder, target)
+        return {"file": str(target), "octets": target.stat().st_size, "large_bodies": bodies}
+
+
+def _archive(folder: Path, target: Path) -> None:
+    """The archive is whole and durable under its name, or not there."""
+    partial = target.with_name(target.name + ".partial")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for entry in sorted(folder.iterdir()):
+                archive.add(entry, entry.name)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(target)
+
+
+async def _answered(ask: Callable[[SpoolCallback], None]) -> None:
+    """Wait for the spool's answer. Raises SpoolError."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(error: SpoolError | None) -> None:
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    ask(done)
+    await future

@@ -1,0 +1,1 @@
+"""Floor 2: what the server decides. Reaches the world through the ports in `ports.py` only."""

@@ -1,0 +1,96 @@
+"""A message on its way in, from the 354 to the final dot: collects it, judges it, bounds the memory it takes.
+
+A small message stays in memory; a large one is handed on in pieces to be spilled to the disk. What is wrong with a
+message is remembered and told at its true end, since a client hears nothing before (standards: read on, then refuse).
+Knows neither sockets nor storage.
+"""
+
+from __future__ import annotations
+
+from pillarbox.core import reply as r
+from pillarbox.core.envelope import MessageId
+from pillarbox.core.message import HeaderView, header_end, view_header
+from pillarbox.core.reply import Reply
+
+MAX_HEADER = 128 * 1024  # octets of a header section
+SMALL = MAX_HEADER  # octets of text up to which a message stays in memory until it is whole
+PIECE = 256 * 1024  # octets that go to the disk at a time, at least
+MAX_HOPS = 100  # Received fields, RFC 5321 §6.3
+
+
+class Intake:
+    """The message with our trace field in front of it."""
+
+    __slots__ = ("_chunks", "_held", "_limit", "eight_bit", "fault", "header", "id", "size", "spilled", "trace_size")
+
+    def __init__(self, message_id: MessageId, trace: bytes, limit: int) -> None:
+        """`limit`: octets of the message without our trace field (RFC 1870 §4 counts without stuffed dots)."""
+        self.id = message_id
+        self.fault: Reply | None = None
+        self.header: HeaderView | None = None
+        self.eight_bit = False
+        self.spilled = False
+        self.size = len(trace)
+        self.trace_size = len(trace)
+        self._limit = limit + len(trace)
+        self._chunks = [trace]
+        self._held = len(trace)
+
+    def add(self, octets: bytes) -> bytes | None:
+        """The next piece. Gives what must be spilled before more is added, None while memory suffices."""
+        if self.fault is not None:
+            return None
+        self.size += len(octets)
+        if self.size > self._limit:
+            self.fail(r.TOO_BIG)
+            return None
+        self._chunks.append(octets)
+        self._held += len(octets)
+        if not self.eight_bit:
+            self.eight_bit = not octets.isascii()
+        if self._held < (PIECE if self.spilled else SMALL):
+            return None
+        return self._spill()
+
+    def _spill(self) -> bytes | None:
+        piece = self._take()
+        if self.header is None and not self._read_header(piece):
+            self.fail(r.HEADER_TOO_BIG)
+            return None
+        if self.fault is not None:
+            return None
+        self.spilled = True
+        return piece
+
+    def finish(self, octets: bytes, *, bare: bool) -> bytes:
+        """The last piece. Gives what was not spilled, with the header read; look at `fault` before using it."""
+        if bare:
+            self.fail(r.BARE_OCTET_IN_DATA)
+            return b""
+        spill = self.add(octets)
+        rest = spill if spill is not None else self._take()
+        if self.fault is None and self.header is None:
+            self._read_header(rest, whole=True)
+        return rest
+
+    def fail(self, fault: Reply) -> None:
+        """Refuse the message with that reply; the rest of it is thrown away."""
+        self.fault = self.fault or fault
+        self._chunks = []
+        self._held = 0
+
+    def _take(self) -> bytes:
+        octets = b"".join(self._chunks)
+        self._chunks = []
+        self._held = 0
+        return octets
+
+    def _read_header(self, octets: bytes, *, whole: bool = False) -> bool:
+        """False when the octets hold no whole header section."""
+        end = header_end(octets)
+        if end is None and not whole:
+            return False
+        self.header = view_header(octets[self.trace_size : end])
+        if self.header.received >= MAX_HOPS:
+            self.fail(r.LOOP)
+        return True

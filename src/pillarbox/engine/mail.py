@@ -1,0 +1,138 @@
+"""What the queue holds and passes about: Message, Row, Job, Outcome, Change, Unit.
+
+Values shared by the queue, the spool and the mailers. A recipient's state is changed in `queue.py` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from pillarbox.core.envelope import Envelope, MessageId, Recipient
+from pillarbox.core.message import HeaderView
+from pillarbox.core.reply import EnhancedCode
+from pillarbox.engine.records import Record
+
+
+class State(IntEnum):
+    """Where a recipient stands. The numbers are those in the database; the last three are settled."""
+
+    SCHEDULED = 0  # on disk only, to be tried when `due` has come
+    LEASED = 1  # in the memory of this worker: ready or in flight; after a crash it counts as scheduled
+    DELIVERED = 2
+    FAILED = 3
+    EXPIRED = 4
+
+    @property
+    def settled(self) -> bool:
+        return self >= State.DELIVERED
+
+
+@dataclass(slots=True)
+class Message:
+    """A message and its envelope. `content` is the whole text, our Received field first, while it is kept in memory."""
+
+    id: MessageId
+    received_at: float  # seconds since the epoch
+    envelope: Envelope
+    listener: str  # the listener's name; "local" for `pillarbox send`, "notice" for our own notices
+    peer: str  # IP address of the client, "" where there was none
+    helo: str
+    protocol: str  # the `with` keyword of its Received field
+    size: int  # octets of the whole text
+    header: HeaderView
+    eight_bit: bool
+    large: bool  # the text is a file beside the database, not a row
+    content: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class Row:
+    """One recipient of a message in the memory of the worker."""
+
+    number: int  # within the message, from 0
+    recipient: Recipient
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What was taken from the disk: some recipients of a message, and how many of it still wait there."""
+
+    message: Message
+    rows: list[Row]
+    waiting: int
+
+
+@dataclass(slots=True)
+class Job:
+    """One transaction to be tried: some recipients of one message that share a lane."""
+
+    message: Message
+    rows: list[Row]
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The next hop took it. `text` is its reply, or the name of the file it became."""
+
+    text: str
+    next_hop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now: 4yz, a connection or DNS fault, or our own. `status` is what a notice would say if it were the end."""
+
+    text: str
+    next_hop: str
+    status: EnhancedCode
+    remote: bool = False  # `text` is an SMTP reply of the next hop
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Never: 5yz, or a rule of ours."""
+
+    text: str
+    next_hop: str
+    status: EnhancedCode
+    remote: bool = False
+
+
+Outcome = Delivered | Deferred | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a job: an outcome for each of its rows, in order, and what was tried on the way.
+
+    No outcomes at all: the job was not tried, since we are closing; its recipients are due when we are back.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    notes: tuple[str, ...] = ()  # attempts that gave no outcome: hosts that could not be reached, DNS answers
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The new state of one recipient."""
+
+    message: MessageId
+    number: int
+    state: State
+    due: float  # seconds since the epoch; when SCHEDULED will be tried, when the others came about
+    attempts: int
+    lane: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What must reach the disk together or not at all."""
+
+    messages: tuple[Message, ...] = ()
+    changes: tuple[Change, ...] = ()
+    records: tuple[Record, ...] = ()
+    finished: tuple[Message, ...] = ()  # all recipients are settled: the body may go

@@ -1,0 +1,339 @@
+"""The queue: the only owner of a recipient's state. scheduled → ready → in flight → settled, or scheduled again.
+
+What was accepted here is leased from birth: it goes from memory to its lane, and comes back to the disk only as a
+changed state. What waits for a later attempt is on the disk alone; a timer for the earliest fetches it when it is due,
+by the same path as after a restart. Memory is bounded: beyond WINDOW messages the disk keeps them, beyond
+CONTENT_BUDGET octets of text their text. Knows nothing of SQL, sockets or SMTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from pillarbox.engine.dsn import Undelivered
+from pillarbox.engine.mail import (
+    Change,
+    Delivered,
+    Failed,
+    Job,
+    Leased,
+    Message,
+    Outcome,
+    Report,
+    Row,
+    State,
+    Unit,
+)
+from pillarbox.engine.notices import Notices
+from pillarbox.engine.ports import Clock, Mailer, Spool, SpoolCallback, SpoolError, Timer
+from pillarbox.engine.records import Kind, Record
+from pillarbox.engine.retry import GiveUp, RetrySchedule
+from pillarbox.engine.routing import Route, Router
+
+log = logging.getLogger(__name__)
+
+WINDOW = 20_000  # messages in memory
+CONTENT_BUDGET = 64 * 1024 * 1024  # octets of small texts in memory
+MAX_LANES = 1000  # lanes after which those without work are closed
+LEASE_AT_ONCE = 500  # recipients fetched from the disk at a time
+LOOK_AGAIN = 60.0  # seconds after which a wall clock that jumped is noticed
+WRITE_AGAIN = 1.0  # seconds between attempts to write the outcome of deliveries to a disk that fails
+
+
+@dataclass(slots=True)
+class Lane:
+    """One way out and what waits for it. `limit`: jobs in flight."""
+
+    mailer: Mailer
+    limit: int
+    ready: deque[Job] = field(default_factory=deque)
+    active: int = 0
+
+
+@dataclass(slots=True)
+class Held:
+    """A message in memory: how many of its recipients are here, and how many wait on the disk."""
+
+    message: Message
+    here: int
+    waiting: int
+
+
+LaneOpener = Callable[[str, Route], Lane]
+
+
+class Queue:
+    """Accepts messages and sees each recipient through to a settled state."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        clock: Clock,
+        router: Router,
+        open_lane: LaneOpener,
+        retry: RetrySchedule,
+        notices: Notices,
+    ) -> None:
+        self._spool = spool
+        self._clock = clock
+        self._open_lane = open_lane
+        self.router = router
+        self.retry = retry
+        self.notices = notices
+        self._lanes: dict[str, Lane] = {}
+        self._held: dict[int, Held] = {}
+        self._octets = 0
+        self._timer: Timer | None = None
+        self._timer_due = float("inf")
+        self._starved = False  # the disk has due recipients for which there was no room
+        self._fetching = False
+        self._fetch_again = False
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- in
+
+    def accept(self, message: Message, done: SpoolCallback) -> None:
+        """Make the message durable; `done(None)` says that it is, and that the queue answers for it."""
+        self._spool.write(Unit(messages=(message,)), partial(self._accepted, message, done))
+
+    def _accepted(self, message: Message, done: SpoolCallback, error: SpoolError | None) -> None:
+        done(error)
+        if error is None:
+            rows = [Row(number, recipient) for number, recipient in enumerate(message.envelope.recipients)]
+            self._admit(Leased(message, rows, 0))
+
+    def start(self) -> None:
+        """Fetch what earlier runs left."""
+        self.wake()
+
+    def wake(self) -> None:
+        """Look for due recipients on the disk now."""
+        if self._closing:
+            return
+        if self._fetching:
+            self._fetch_again = True
+            return
+        self._fetching = True
+        self._task(self._fetch())
+
+    async def _fetch(self) -> None:
+        try:
+            while not self._closing:
+                self._fetch_again = False
+                room = WINDOW - len(self._held)
+                self._starved = room <= 0
+                if self._starved:
+                    return
+                found = await self._spool.lease(self._clock.now(), min(room, LEASE_AT_ONCE))
+                for leased in found:
+                    self._admit(leased)
+                if not found and not self._fetch_again:
+                    break
+            due = await self._spool.next_due()
+            if due is not None:
+                self._wake_at(due)
+        except SpoolError as error:
+            log.error("queue: can't read the spool: %s", error)
+            self._wake_at(self._clock.now() + LOOK_AGAIN)
+        finally:
+            self._fetching = False
+
+    def _wake_at(self, due: float) -> None:
+        """A timer for the earliest due recipient; never far ahead, so that a jump of the clock is noticed."""
+        if due >= self._timer_due or self._closing:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._clock.call_later(min(max(due - self._clock.now(), 0.0), LOOK_AGAIN), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_due = float("inf")
+        self.wake()
+
+    # --- through
+
+    def _admit(self, leased: Leased) -> None:
+        message = leased.message
+        held = self._held.get(message.id)
+        if held is not None:
+            held.here += len(leased.rows)
+            held.waiting -= len(leased.rows)
+            message = held.message
+        elif len(self._held) >= WINDOW or self._closing:
+            self._put_back(leased)
+            return
+        else:
+            self._held[message.id] = Held(message, len(leased.rows), leased.waiting)
+            if message.content is not None:
+                self._octets += len(message.content)
+                if self._octets > CONTENT_BUDGET:
+                    self._let_go_of_content(message)
+        for name, route, rows in self._routed(leased.rows):
+            lane = self._lanes.get(name) or self._new_lane(name, route)
+            lane.ready.append(Job(message, rows, name))
+            self._pump(lane)
+
+    def _routed(self, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
+        if len(rows) == 1:
+            name, route = self.router.route(rows[0].recipient.address)
+            return ((name, route, rows),)
+        by_lane: dict[str, tuple[str, Route, list[Row]]] = {}
+        for row in rows:
+            name, route = self.router.route(row.recipient.address)
+            by_lane.setdefault(name, (name, route, []))[2].append(row)
+        return by_lane.values()
+
+    def _new_lane(self, name: str, route: Route) -> Lane:
+        if len(self._lanes) >= MAX_LANES:
+            for idle in [key for key, lane in self._lanes.items() if not lane.ready and not lane.active]:
+                self._task(self._lanes.pop(idle).mailer.close(0))
+        lane = self._lanes[name] = self._open_lane(name, route)
+        return lane
+
+    def _put_back(self, leased: Leased) -> None:
+        """No room in memory: the disk keeps it, due at once."""
+        if self._closing:
+            return  # it stays leased, and is due when we are back
+        self._starved = True
+        now, message = self._clock.now(), leased.message
+        changes = tuple(
+            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "") for row in leased.rows
+        )
+        self._write(Unit(changes=changes))
+
+    def _pump(self, lane: Lane) -> None:
+        while lane.ready and lane.active < lane.limit and not self._closing:
+            lane.active += 1
+            lane.mailer.deliver(lane.ready.popleft(), self._done)
+
+    def _done(self, job: Job, report: Report) -> None:
+        lane = self._lanes[job.lane]
+        lane.active -= 1
+        if report.outcomes:
+            self._settle(job, report)
+        self._pump(lane)
+
+    # --- out
+
+    def _settle(self, job: Job, report: Report) -> None:
+        now, message = self._clock.now(), job.message
+        changes: list[Change] = []
+        records = [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
+        undelivered: list[Undelivered] = []
+        again = 0
+        for row, outcome in zip(job.rows, report.outcomes, strict=True):
+            row.attempts += 1
+            state, due = self._judge(message, row, outcome, now)
+            change = Change(message.id, row.number, state, due, row.attempts, job.lane, outcome.text)
+            changes.append(change)
+            records.append(_record(change, outcome, now))
+            if state is State.SCHEDULED:
+                again += 1
+                self._wake_at(due)
+            elif not isinstance(outcome, Delivered):
+                undelivered.append(Undelivered(row, outcome, state))
+        finished = self._let_go(message, len(job.rows), again)
+        unit = Unit((), tuple(changes), tuple(records), (message,) if finished else ())
+        if undelivered:
+            self._task(self._notify(message, undelivered, unit))
+        else:
+            self._write(unit)
+
+    def _judge(self, message: Message, row: Row, outcome: Outcome, now: float) -> tuple[State, float]:
+        """The state that follows an outcome, and since when or until when it holds."""
+        if isinstance(outcome, Delivered):
+            return State.DELIVERED, now
+        if isinstance(outcome, Failed):
+            return State.FAILED, now
+        decision = self.retry.decide(now - message.received_at, row.attempts)
+        if isinstance(decision, GiveUp):
+            return State.EXPIRED, now
+        return State.SCHEDULED, now + decision.delay
+
+    async def _notify(self, message: Message, undelivered: list[Undelivered], unit: Unit) -> None:
+        """The failure and its notice reach the disk together: exactly one notice for each failed recipient."""
+        try:
+            notice, record = await self.notices.make(message, undelivered)
+        except Exception:
+            log.exception("queue: no notice could be made for %s", message.id)
+            notice, record = None, Record(message.id, self._clock.now(), Kind.NOTICE, None, (("text", "our fault"),))
+        records = (*unit.records, record)
+        notices = () if notice is None else (notice,)
+        self._write(Unit(notices, unit.changes, records, unit.finished))
+
+    def _write(self, unit: Unit) -> None:
+        self._spool.write(unit, partial(self._written, unit), urgent=False)
+
+    def _written(self, unit: Unit, error: SpoolError | None) -> None:
+        if error is not None:
+            log.error("queue: the outcome of a delivery is not on the disk yet: %s", error)
+            self._clock.call_later(WRITE_AGAIN, partial(self._write, unit))
+            return
+        for notice in unit.messages:
+            self._admit(Leased(notice, [Row(n, each) for n, each in enumerate(notice.envelope.recipients)], 0))
+        if self._starved and len(self._held) < WINDOW // 2:
+            self.wake()
+
+    def _let_go(self, message: Message, rows: int, again: int) -> bool:
+        """Some recipients have left the memory; true when all recipients of the message are settled."""
+        held = self._held[message.id]
+        held.here -= rows
+        held.waiting += again
+        if held.here:
+            return False
+        del self._held[message.id]
+        if message.content is not None:
+            self._octets -= len(message.content)
+        return not held.waiting
+
+    def _let_go_of_content(self, message: Message) -> None:
+        assert message.content is not None
+        self._octets -= len(message.content)
+        message.content = None
+
+    # --- the end
+
+    async def close(self, grace: float) -> None:
+        """Start nothing more; let what is in flight end within so many seconds, and its outcomes be written."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*(lane.mailer.close(grace) for lane in self._lanes.values()))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("queue: a task failed", exc_info=error)
+
+
+_KINDS = {
+    State.DELIVERED: Kind.DELIVERED,
+    State.SCHEDULED: Kind.DEFERRED,
+    State.FAILED: Kind.FAILED,
+    State.EXPIRED: Kind.EXPIRED,
+}
+
+
+def _record(change: Change, outcome: Outcome, now: float) -> Record:
+    detail: tuple[tuple[str, str | int | float], ...] = (("text", outcome.text), ("next_hop", outcome.next_hop))
+    if not isinstance(outcome, Delivered):
+        detail += (("status", str(outcome.status)),)
+    if change.state is State.SCHEDULED:
+        detail += (("due", change.due),)
+    return Record(change.message, now, _KINDS[change.state], change.number, detail)

@@ -1,0 +1,40 @@
+"""The closed set of decision records: what `pillarbox why` tells of a message.
+
+Append-only, written in the same commits as what they describe. Passwords and message bodies never stand in one.
+What the message row itself tells (when, from whom, how large) is not repeated in a record.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+
+from pillarbox.core.envelope import MessageId
+
+
+class Kind(Enum):
+    """What happened; the value is the word in the database and in `--json`."""
+
+    ROUTED = "routed"  # the lane was chosen, and by which rule
+    ATTEMPT = "attempt"  # one try at a next hop that ended without an answer for the recipients: connection, DNS
+    DELIVERED = "delivered"  # a next hop or a mailbox took the message
+    DEFERRED = "deferred"  # to be tried again; says why and when
+    FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
+    EXPIRED = "expired"  # given up because `retry.give_up` passed
+    NOTICE = "notice"  # a failure notice was made, or why none was
+    CHANGED = "changed"  # somebody changed it by hand
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`recipient` is the recipient's number within the message, None where the record is about all of them."""
+
+    message: MessageId
+    at: float  # seconds since the epoch
+    kind: Kind
+    recipient: int | None
+    detail: tuple[tuple[str, str | int | float], ...]
+
+    def detail_json(self) -> str:
+        return json.dumps(dict(self.detail), ensure_ascii=False)

@@ -1,0 +1,49 @@
+"""When to try again: a pure schedule of intervals with an end (RFC 5321 §4.5.4.1).
+
+Knows neither the clock nor why an attempt failed. Invariant: a recipient is tried once more when its time is up, and
+given up only then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GRAIN = 0.001  # seconds: an age this near the end has reached it, so that rounding never makes one attempt too many
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Try again in so many seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The time is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """Seconds to wait after each failed attempt, the last repeated; `give_up` is the age that ends it."""
+
+    intervals: tuple[float, ...]
+    give_up: float
+
+    def __post_init__(self) -> None:
+        if not self.intervals or min(self.intervals) <= 0:
+            raise ValueError("a retry schedule needs intervals, each longer than nothing")
+        if self.give_up <= 0:
+            raise ValueError("the time after which mail is given up must be longer than nothing")
+
+    def decide(self, age: float, attempts: int) -> RetryAt | GiveUp:
+        """What follows the n-th failed attempt of a message that was accepted `age` seconds ago."""
+        left = self.give_up - age
+        if left <= _GRAIN:
+            return GiveUp()
+        nth = min(max(attempts, 1), len(self.intervals))
+        return RetryAt(min(self.intervals[nth - 1], left))
+
+
+# RFC 5321 §4.5.4.1: give up after 4-5 days; two attempts in the first hour or so, then every few hours.
+DEFAULT = RetrySchedule(intervals=(300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0), give_up=5 * 86400.0)

@@ -1,0 +1,359 @@
+"""Where mail goes next: routes, lanes, and the walk over the hosts of a next hop.
+
+Pure: DNS is asked and connections are made by whoever drives an `MxWalk`, a question/answer machine; randomness is
+handed in. Invariants: the first route that matches wins; a fault of DNS never ends a message for good, nor does it
+ever stand for "no such record" (RFC 5321 §5.1, RFC 7505).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address
+from itertools import zip_longest
+
+from pillarbox.core.address import AddressLiteral, Domain, Host, Mailbox, parse_host
+from pillarbox.core.reply import EnhancedCode
+from pillarbox.engine.ports import (
+    AddressAnswer,
+    Directory,
+    DnsFault,
+    IpAddress,
+    MxAnswer,
+    MxRecord,
+    NoDomain,
+    NoRecords,
+)
+
+SMTP_PORT = 25
+MAX_HOSTS = 20  # of one MX set
+MAX_TRIES = 40  # addresses of all of them
+
+# --- routes
+
+
+@dataclass(frozen=True, slots=True)
+class Mx:
+    """The hosts that the recipient's domain names in DNS."""
+
+    port: int = SMTP_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class SmartHost:
+    """One host, by name or IP address, for whatever domain."""
+
+    host: str
+    port: int = SMTP_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class MaildirHop:
+    """A mailbox on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Nowhere."""
+
+
+NextHop = Mx | SmartHost | MaildirHop | Discard
+
+_WORDS: dict[str, NextHop] = {"mx": Mx(), "maildir": MaildirHop(), "discard": Discard()}
+_SMTP_URL = re.compile(r"smtp://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
+_NOT_BUILT = re.compile(r"smtps://.*|lmtp://.*|lmtp:unix:.*|hold|turn")
+_ALLOWED = "mx, smtp://HOST, smtp://HOST:PORT, maildir, discard"
+
+
+def parse_next_hop(source: str) -> NextHop:
+    """From what stands in a route. Raises ValueError, whose text names what is allowed."""
+    if source in _WORDS:
+        return _WORDS[source]
+    if _NOT_BUILT.fullmatch(source):
+        raise ValueError(f"next hop {source!r} is not built yet; allowed are {_ALLOWED}")
+    if not (match := _SMTP_URL.fullmatch(source)):
+        raise ValueError(f"next hop {source!r} is none of {_ALLOWED}")
+    port = int(match[3] or SMTP_PORT)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"next hop {source!r} has no port between 1 and 65535")
+    try:
+        return SmartHost(_host_text(match[1] or match[2], bracketed=match[1] is not None), port)
+    except ValueError as error:
+        raise ValueError(f"next hop {source!r} has no valid host ({error}); allowed are {_ALLOWED}") from error
+
+
+def _host_text(host: str, *, bracketed: bool) -> str:
+    if bracketed or _as_ip(host) is not None:
+        return str(ip_address(host))
+    return Domain.parse(host).ascii
+
+
+def _as_ip(host: str) -> IpAddress | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+class TlsPolicy(Enum):
+    """How much TLS a next hop must have; the value is the word in the configuration."""
+
+    OFF = "off"  # never asked for
+    OPPORTUNISTIC = "opportunistic"  # used where offered, whatever the certificate
+    REQUIRED = "required"  # no mail without it, whatever the certificate
+    VERIFIED = "verified"  # no mail without it and a certificate that is good for the host
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which recipients go where, and how. `match` is `*`, a domain, `*.` and a domain, or an address."""
+
+    match: str
+    next_hop: NextHop
+    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    credentials: str | None = None  # a file with user and password
+
+    def __post_init__(self) -> None:
+        _match_key(self.match)
+
+
+def _match_key(pattern: str) -> str:
+    """The pattern in the one spelling that a look-up finds. Raises ValueError."""
+    try:
+        if pattern == "*":
+            return pattern
+        if pattern.startswith("*."):
+            return f"*.{Domain.parse(pattern[2:])}"
+        return str(Mailbox.parse(pattern) if "@" in pattern else parse_host(pattern)).casefold()
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} is neither *, a domain, *.DOMAIN nor an address: {error}") from error
+
+
+def _keys_for(mailbox: Mailbox) -> Iterator[str]:
+    """Every pattern that could match the mailbox."""
+    domain = str(mailbox.domain).casefold()
+    yield f"{mailbox.local}@{domain}".casefold()
+    yield domain
+    if isinstance(mailbox.domain, Domain):
+        _, dot, parent = domain.partition(".")
+        while dot:
+            yield f"*.{parent}"
+            _, dot, parent = parent.partition(".")
+    yield "*"
+
+
+_HERE = Route("*", MaildirHop())
+_ELSEWHERE = Route("*", Mx())
+
+
+class Router:
+    """Finds the route of a recipient by a few look-ups, whatever the number of routes."""
+
+    def __init__(self, routes: Sequence[Route], directory: Directory) -> None:
+        self._directory = directory
+        self._routes = tuple(routes)
+        self._positions: dict[str, int] = {}
+        for position, route in enumerate(self._routes):
+            self._positions.setdefault(_match_key(route.match), position)
+
+    def route(self, mailbox: Mailbox) -> tuple[str, Route]:
+        """The lane of the recipient, and the route that says how it is driven."""
+        route = self._first_match(mailbox)
+        if route is None:
+            domain = mailbox.domain
+            route = _HERE if isinstance(domain, Domain) and self._directory.is_local(domain) else _ELSEWHERE
+        return _lane(route, mailbox.domain), route
+
+    def _first_match(self, mailbox: Mailbox) -> Route | None:
+        if not (positions := self._positions):
+            return None
+        first = min((positions[key] for key in _keys_for(mailbox) if key in positions), default=None)
+        return None if first is None else self._routes[first]
+
+
+def _lane(route: Route, domain: Host) -> str:
+    """Jobs of one lane may share a connection, so all that makes connections differ stands in its name."""
+    match route.next_hop:
+        case MaildirHop():
+            return "maildir"
+        case Discard():
+            return "discard"
+        case Mx(port=port):
+            lane = f"mx:{domain}" if port == SMTP_PORT else f"mx:{domain}:{port}"
+        case SmartHost(host=host, port=port):
+            lane = f"smtp:[{host}]:{port}" if ":" in host else f"smtp:{host}:{port}"
+    if route.tls is not TlsPolicy.OPPORTUNISTIC:
+        lane += f";tls={route.tls.value}"
+    return lane if route.credentials is None else f"{lane};auth={route.credentials}"
+
+
+# --- the walk over the hosts of a next hop
+
+
+@dataclass(frozen=True, slots=True)
+class AskMx:
+    """Ask the resolver for the MX records."""
+
+    domain: Domain
+
+
+@dataclass(frozen=True, slots=True)
+class AskAddresses:
+    """Ask the resolver for the addresses."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Connect; on a fault say `failed`, else the walk is over."""
+
+    host: str
+    ip: IpAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """There is nothing left to try."""
+
+    status: EnhancedCode
+    text: str
+    permanent: bool
+
+
+Question = AskMx | AskAddresses | Try | Exhausted
+Shuffle = Callable[[list[MxRecord]], object]
+
+_BAD_DOMAIN = EnhancedCode(5, 1, 2)
+_NULL_MX = EnhancedCode(5, 1, 10)
+_LOOP = EnhancedCode(5, 4, 6)
+_UNREACHABLE = EnhancedCode(4, 4, 1)
+_DNS_FAULT = EnhancedCode(4, 4, 3)
+
+
+class MxWalk:
+    """Goes through the hosts of a next hop, one question at a time. `notes` tells what was found on the way."""
+
+    def __init__(self, next_hop: Mx | SmartHost, domain: Host, hostname: Domain, shuffle: Shuffle) -> None:
+        self.notes: list[str] = []
+        self._port = next_hop.port
+        self._hostname = hostname.ascii
+        self._shuffle = shuffle
+        self._hosts: deque[str] = deque()
+        self._host = ""
+        self._implicit = False  # the domain has no MX record and stands for itself
+        self._addresses: deque[IpAddress] = deque()
+        self._tries = 0
+        self._failure = ""
+        self._fault = ""
+        self._target = next_hop.host if isinstance(next_hop, SmartHost) else str(domain)
+        self._question: Question
+        if isinstance(next_hop, Mx) and isinstance(domain, Domain):
+            self._question = AskMx(domain)
+            return
+        # A host that a route names is not subject to MX, nor is an address literal (RFC 5321 §5.1, §4.1.3).
+        ip = domain.ip if isinstance(next_hop, Mx) and isinstance(domain, AddressLiteral) else _as_ip(self._target)
+        if ip is None:
+            self._hosts.append(self._target)
+        else:
+            self._host, self._addresses = self._target, deque([ip])
+        self._go_on()
+
+    def next_question(self) -> Question:
+        """What is to be done now; the same until it is answered."""
+        return self._question
+
+    def answer(self, found: MxAnswer | AddressAnswer) -> None:
+        """What the resolver said to the AskMx or AskAddresses that is open."""
+        match self._question:
+            case AskMx(domain=domain):
+                self._take_mx(domain.ascii, found)
+            case AskAddresses(host=host):
+                self._take_addresses(host, found)
+            case _:
+                raise RuntimeError(f"nothing was asked of the resolver: {self._question}")
+
+    def failed(self, text: str) -> None:
+        """The last Try came to nothing: no connection, or 4yz as greeting."""
+        if not isinstance(self._question, Try):
+            raise RuntimeError(f"nothing was tried: {self._question}")
+        self._failure = f"{self._question.host} [{self._question.ip}]: {text}"
+        self.notes.append(self._failure)
+        self._go_on()
+
+    def _take_mx(self, domain: str, found: MxAnswer | AddressAnswer) -> None:
+        match found:
+            case DnsFault(reason=reason):
+                self._end(_DNS_FAULT, f"MX of {domain}: {reason}")
+            case NoDomain():
+                self._end(_BAD_DOMAIN, f"domain {domain} does not exist")
+            case NoRecords() | ():
+                self.notes.append(f"MX of {domain}: none, so the domain itself")
+                self._implicit = True  # RFC 5321 §5.1: an MX of preference 0 that points to the host itself
+                self._visit([MxRecord(0, domain)])
+            case _:
+                records = [record for record in found if isinstance(record, MxRecord)]
+                self._shuffle(records)  # RFC 5321 §5.1: equal preferences in random order
+                records.sort(key=lambda record: record.preference)
+                listed = ", ".join(f"{record.preference} {record.host or '.'}" for record in records)
+                self.notes.append(f"MX of {domain}: {listed}")
+                self._visit(records)
+
+    def _visit(self, records: list[MxRecord]) -> None:
+        if not any(record.host for record in records):
+            self._end(_NULL_MX, f"{self._target} accepts no mail (null MX)")  # RFC 7505 §3: and never its address
+            return
+        own = min((r.preference for r in records if r.host.lower() == self._hostname), default=None)
+        if own is not None:  # RFC 5321 §5.1: only hosts better than ourselves, or mail would circle
+            self.notes.append(f"{self._hostname} is this host: only what is preferred to it is tried")
+            records = [record for record in records if record.preference < own]
+        hosts = list(dict.fromkeys(record.host.lower() for record in records if record.host))
+        if not hosts:
+            self._end(_LOOP, f"mail for {self._target} leads back to this host, where the domain is not known")
+            return
+        self._hosts.extend(hosts[:MAX_HOSTS])
+        self._go_on()
+
+    def _take_addresses(self, host: str, found: MxAnswer | AddressAnswer) -> None:
+        match found:
+            case DnsFault(reason=reason):
+                self._fault = f"addresses of {host}: {reason}"
+                self.notes.append(self._fault)
+            case NoRecords() if self._implicit:
+                self._end(_BAD_DOMAIN, f"domain {host} has neither MX nor address records")
+                return
+            case NoRecords() | NoDomain():
+                self.notes.append(f"addresses of {host}: none")
+            case _:
+                self._addresses.extend(_alternating(found))
+                self.notes.append(f"addresses of {host}: {', '.join(map(str, self._addresses))}")
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._addresses and self._tries < MAX_TRIES:
+            self._tries += 1
+            self._question = Try(self._host, self._addresses.popleft(), self._port)
+        elif self._hosts and self._tries < MAX_TRIES:
+            self._host = self._hosts.popleft()
+            self._question = AskAddresses(self._host)
+        elif self._failure:
+            self._end(_UNREACHABLE, f"no host for {self._target} could be reached, the last one {self._failure}")
+        elif self._fault:
+            self._end(_DNS_FAULT, self._fault)
+        else:
+            self._end(_UNREACHABLE, f"no host for {self._target} has an address")
+
+    def _end(self, status: EnhancedCode, text: str) -> None:
+        self.notes.append(text)
+        self._question = Exhausted(status, text, permanent=status.klass == 5)
+
+
+def _alternating(found: Sequence[MxRecord | IpAddress]) -> list[IpAddress]:
+    """The addresses, IPv6 and IPv4 by turns, so that one family's fault costs one try."""
+    addresses = [address for address in found if not isinstance(address, MxRecord)]
+    by_turns = zip_longest((a for a in addresses if a.version == 6), (a for a in addresses if a.version == 4))
+    return [address for pair in by_turns for address in pair if address is not None]

@@ -1,0 +1,313 @@
+"""The server's driver: pumps octets between a transport, a ServerConnection and a Session.
+
+One Protocol for each connection; no task, timer or coroutine for a command. While a question is open (a commit, a
+spill) the input waits, in bounded memory; replies to pipelined commands leave in one write. Deadlines come from one
+coarse sweep for each listener. Decides nothing about mail. A bug of ours is a 421 to the peer, a traceback to the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from pillarbox.core import reply as r
+from pillarbox.core.reply import Reply
+from pillarbox.engine.mail import Message
+from pillarbox.engine.ports import Clock, Spool, SpoolCallback, SpoolError, Timer
+from pillarbox.engine.session import Accept, Drop, Question, Service, Session
+from pillarbox.smtp.events import ServerEvent, Wait
+from pillarbox.smtp.server import ServerConnection
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096  # connections the kernel holds until we take them
+INPUT_HELD = 64 * 1024  # octets that may wait while a question is open, before we stop reading
+OUTPUT_HELD = 64 * 1024  # octets of replies a client may leave unread, before we stop answering
+LINGER = 5.0  # seconds that a closed connection is read from, so that the last reply arrives
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a listener bears."""
+
+    connections: int
+    connections_per_address: int
+    idle: float  # seconds without an octet from the client
+
+
+class Listener:
+    """One listening socket and its connections."""
+
+    def __init__(
+        self,
+        service: Service,
+        bounds: Bounds,
+        *,
+        spool: Spool,
+        accept: Callable[[Message, SpoolCallback], None],
+        clock: Clock,
+    ) -> None:
+        self.service = service  # of the connections that come from now on
+        self.bounds = bounds
+        self.spool = spool
+        self.accept = accept
+        self.clock = clock
+        self.connections: set[Connection] = set()
+        self._by_address: Counter[str] = Counter()
+        self._server: asyncio.Server | None = None
+        self._sweep: Timer | None = None
+        self._emptied = asyncio.Event()
+        self.closing = False
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept on a bound socket."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+        self._schedule_sweep()
+
+    def admit(self, connection: Connection) -> Reply:
+        """Count the connection in; the greeting, or the refusal."""
+        address = connection.peer
+        self.connections.add(connection)
+        self._by_address[address] += 1
+        if self.closing:
+            return r.CONNECT_CLOSING
+        bounds = self.bounds
+        too_many = len(self.connections) > bounds.connections
+        if too_many or self._by_address[address] > bounds.connections_per_address:
+            return r.CONNECT_TOO_MANY
+        return self.service.greeting
+
+    def dismiss(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._by_address[connection.peer] -= 1
+        if not self._by_address[connection.peer]:
+            del self._by_address[connection.peer]
+        if not self.connections:
+            self._emptied.set()
+
+    def _schedule_sweep(self) -> None:
+        self._sweep = self.clock.call_later(min(max(self.bounds.idle / 10, 0.05), 5.0), self._swept)
+
+    def _swept(self) -> None:
+        now = self.clock.monotonic()
+        for connection in list(self.connections):
+            connection.check(now)
+        self._schedule_sweep()
+
+    async def drain(self, grace: float) -> None:
+        """Take no more connections, send 421 to the idle ones, let transactions end within so many seconds."""
+        self.closing = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.drain()
+        if self.connections:
+            self._emptied.clear()
+            timer = self.clock.call_later(grace, self._emptied.set)
+            await self._emptied.wait()
+            timer.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+
+class Connection(asyncio.Protocol):
+    """One client, from connect to close."""
+
+    __slots__ = (
+        "_asking",
+        "_deadline",
+        "_eof",
+        "_last_octet",
+        "_listener",
+        "_output_full",
+        "_reading",
+        "_session",
+        "_smtp",
+        "_transport",
+        "peer",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._reading = True
+        self._output_full = False
+        self._asking = False  # a question is open
+        self._eof = False
+        self._deadline = 0.0  # while lingering: when to give up
+        self.peer = ""
+
+    # --- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(OUTPUT_HELD)
+        peername = transport.get_extra_info("peername")
+        self.peer = peername[0] if isinstance(peername, tuple) else ""
+        listener = self._listener
+        self._last_octet = listener.clock.monotonic()
+        self._smtp = ServerConnection(listener.service.hostname)
+        self._session = Session(listener.service, self.peer)
+        reply = listener.admit(self)
+        self._transport.write(self._smtp.send(reply))
+        if reply.closes:
+            self._close(at_once=False)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline:
+            return  # lingering
+        self._last_octet = self._listener.clock.monotonic()
+        smtp = self._smtp
+        smtp.receive_data(data)
+        if not self._asking and not self._output_full:
+            self._pump()
+        elif smtp.unread > INPUT_HELD:
+            self._pause()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what it sent is still answered, then the transport closes."""
+        self._eof = True
+        return self._asking or self._output_full
+
+    def pause_writing(self) -> None:
+        self._output_full = True
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._output_full = False
+        if not self._asking and not self._deadline:
+            self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._listener.dismiss(self)
+        drop = self._session.abandon()
+        if drop is not None and not self._asking:
+            self._listener.spool.unspill(drop.message)
+        self._deadline = float("inf")
+
+    # --- pumping
+
+    def _pump(self, due: Reply | None = None) -> None:
+        """Send the reply that is due, then handle what has come until it is used up or a question is open."""
+        smtp, session = self._smtp, self._session
+        out = [] if due is None else [smtp.send(due)]
+        answer: Reply | Question | None = None
+        try:
+            while not self._output_full:
+                event = smtp.next_event()
+                if type(event) is Wait:
+                    break
+                answer = session.handle(cast(ServerEvent, event))
+                if type(answer) is Reply:
+                    out.append(smtp.send(answer))
+                elif answer is not None and not self._ask(cast(Question, answer), out):
+                    break
+        except Exception:
+            out.append(self._bug())
+        if out:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if smtp.closed:
+            self._close(at_once=answer is r.BYE and not smtp.unread)
+        elif not self._asking and not self._output_full:
+            self._pumped()
+
+    def _pumped(self) -> None:
+        """All input is used up."""
+        if self._eof:
+            self._transport.close()
+        elif self._listener.closing:
+            self.drain()
+        elif not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _bug(self) -> bytes:
+        log.exception("bug in a session with %s", self.peer)
+        return self._smtp.close(r.OUR_FAULT)
+
+    def _ask(self, question: Question, out: list[bytes]) -> bool:
+        """Put a question to its port; true when it is answered at once."""
+        listener = self._listener
+        if isinstance(question, Drop):
+            listener.spool.unspill(question.message)
+            reply = self._session.answer(None)
+            if reply is not None:
+                out.append(self._smtp.send(reply))
+            return True
+        self._asking = True
+        if isinstance(question, Accept):
+            listener.accept(question.message, self._answered)
+        else:
+            listener.spool.spill(question.message, question.octets, self._answered)
+        return False
+
+    def _answered(self, fault: SpoolError | None) -> None:
+        self._asking = False
+        if self._deadline:
+            self._after_the_end()
+            return
+        self._last_octet = self._listener.clock.monotonic()
+        try:
+            reply = self._session.answer(fault)
+        except Exception:
+            self._end(self._bug())
+        else:
+            self._pump(reply)
+
+    def _after_the_end(self) -> None:
+        """The connection went while the question was open; what was spilled meanwhile must go too."""
+        self._session.answer(None)
+        drop = self._session.abandon()
+        if drop is not None:
+            self._listener.spool.unspill(drop.message)
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    # --- deadlines and the end
+
+    def check(self, now: float) -> None:
+        """Called by the sweep."""
+        if self._deadline:
+            if now >= self._deadline:
+                self._transport.abort()
+        elif not self._asking and now - self._last_octet >= self._listener.bounds.idle:
+            if self._output_full:
+                self._transport.abort()  # it does not read: a reply would not arrive
+            else:
+                self._end(self._smtp.close(r.IDLE))
+
+    def drain(self) -> None:
+        """We are closing: 421 unless a transaction is under way."""
+        if not self._asking and not self._deadline and self._session.between_transactions:
+            self._end(self._smtp.close(r.CLOSING))
+
+    def abort(self) -> None:
+        if not self._deadline:
+            self._transport.write(self._smtp.close(r.CLOSING))
+        self._transport.close()
+
+    def _end(self, octets: bytes) -> None:
+        self._transport.write(octets)
+        self._close(at_once=False)
+
+    def _close(self, *, at_once: bool) -> None:
+        """Close behind the last reply. With input unread, close() would reset the connection and lose that reply."""
+        self._deadline = self._listener.clock.monotonic() + LINGER
+        if at_once or self._eof:
+            self._transport.close()
+            return
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()

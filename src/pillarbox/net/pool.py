@@ -1,0 +1,170 @@
+"""SmtpMailer: the connections of one lane, kept and reused. Meets the port Mailer.
+
+A job takes a connection that is free, or the walk over the next hop's hosts is made and the first that answers is used.
+Knows when to connect and when to keep; what a reply means is decided in the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pillarbox.core.address import Domain
+from pillarbox.core.reply import EnhancedCode
+from pillarbox.engine.mail import Deferred, Failed, Job, Report
+from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
+from pillarbox.engine.routing import AskAddresses, AskMx, Exhausted, Mx, MxWalk, Shuffle, SmartHost, Try
+from pillarbox.net.sender import Deadlines, Outgoing, Unusable
+
+log = logging.getLogger(__name__)
+
+KEPT_FREE = 10.0  # seconds that a connection without a job is kept
+SWEEP = 1.0  # seconds between looks at the deadlines
+_OUR_FAULT = EnhancedCode(4, 3, 0)
+
+Done = Callable[[Job, Report], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What all lanes share: the ports, and who we say we are."""
+
+    network: Network
+    resolver: Resolver
+    clock: Clock
+    spool: Spool
+    hostname: Domain
+    shuffle: Shuffle
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+class SmtpMailer:
+    """The queue bounds how many jobs are in flight, and so how many connections there are."""
+
+    def __init__(self, next_hop: Mx | SmartHost, ways: Ways) -> None:
+        self._next_hop = next_hop
+        self._ways = ways
+        self._free: list[tuple[float, Outgoing]] = []  # with the moment each became free, the latest last
+        self._busy: dict[Outgoing, Done] = {}
+        self._opening: set[Outgoing] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: Timer | None = None
+        self._closing = False
+        self._cut = False  # the grace is over: what ends now was ended by us
+        self._emptied = asyncio.Event()
+
+    def deliver(self, job: Job, done: Done) -> None:
+        while self._free:
+            _, connection = self._free.pop()
+            if connection.usable:
+                self._run(connection, job, done)
+                return
+        task = asyncio.get_running_loop().create_task(self._open(job, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run(self, connection: Outgoing, job: Job, done: Done) -> None:
+        self._busy[connection] = done
+        self._watch()
+        connection.run(job, self._ways.spool.body, self._carried)
+
+    def _carried(self, connection: Outgoing, job: Job, report: Report | None) -> None:
+        done = self._busy.pop(connection)
+        if connection.usable and not self._closing:
+            self._free.append((self._ways.clock.monotonic(), connection))
+        else:
+            connection.quit()
+        if self._cut or (report is None and self._closing):
+            done(job, Report(()))
+        elif report is not None:
+            done(job, report)
+        else:
+            self.deliver(job, done)  # a kept connection had been closed by the server: nothing was tried
+        if self._closing and not self._busy:
+            self._emptied.set()
+
+    # --- opening
+
+    async def _open(self, job: Job, done: Done) -> None:
+        walk = MxWalk(self._next_hop, job.rows[0].recipient.address.domain, self._ways.hostname, self._ways.shuffle)
+        try:
+            end = await self._walk(walk)
+        except asyncio.CancelledError:
+            done(job, Report(()))
+            raise
+        except Exception:
+            log.exception("bug while connecting to %s", job.lane)
+            end = Exhausted(_OUR_FAULT, "internal error", permanent=False)
+        if isinstance(end, Outgoing):
+            self._run(end, job, done)
+            return
+        outcome = Failed if end.permanent else Deferred
+        report = Report((outcome(end.text, job.lane, end.status),) * len(job.rows), tuple(walk.notes))
+        done(job, report)
+
+    async def _walk(self, walk: MxWalk) -> Outgoing | Exhausted:
+        resolver = self._ways.resolver
+        while True:
+            match walk.next_question():
+                case AskMx(domain=domain):
+                    walk.answer(await resolver.mx(domain))
+                case AskAddresses(host=host):
+                    walk.answer(await resolver.addresses(host))
+                case Try() as target:
+                    try:
+                        return await self._connect(target)
+                    except (OSError, Unusable) as error:
+                        walk.failed(str(error) or type(error).__name__)
+                case Exhausted() as end:
+                    return end
+
+    async def _connect(self, target: Try) -> Outgoing:
+        """Raises OSError, Unusable."""
+        ways = self._ways
+        name = f"{target.host} [{target.ip}]" if target.host != str(target.ip) else f"[{target.ip}]"
+        connection = Outgoing(str(ways.hostname), name, deadlines=ways.deadlines, clock=ways.clock)
+        await ways.network.connect(lambda: connection, str(target.ip), target.port, seconds=ways.deadlines.connect)
+        self._opening.add(connection)
+        self._watch()
+        try:
+            await connection.opened
+        finally:
+            self._opening.discard(connection)
+            if not connection.usable:
+                connection.quit()
+        return connection
+
+    # --- deadlines
+
+    def _watch(self) -> None:
+        if self._sweep is None:
+            self._sweep = self._ways.clock.call_later(SWEEP, self._swept)
+
+    def _swept(self) -> None:
+        self._sweep = None
+        now = self._ways.clock.monotonic()
+        for connection in (*self._busy, *self._opening):
+            connection.check(now)
+        while self._free and now - self._free[0][0] >= KEPT_FREE:
+            self._free.pop(0)[1].quit()
+        if self._busy or self._free or self._opening:
+            self._watch()
+
+    async def close(self, grace: float) -> None:
+        self._closing = True
+        for _, connection in self._free:
+            connection.quit()
+        self._free = []
+        for task in self._tasks:
+            task.cancel()
+        if self._busy:
+            timer = self._ways.clock.call_later(grace, self._emptied.set)
+            await self._emptied.wait()
+            timer.cancel()
+        self._cut = True
+        for connection in list(self._busy):
+            connection.cut()
+        if self._sweep is not None:
+            self._sweep.cancel()

@@ -1,0 +1,239 @@
+"""The client's driver: one outbound connection, between a transport, a ClientConnection and a Transaction.
+
+Greets, says EHLO (or HELO where that is refused), then carries one job after the other. Deadlines are kept as a moment
+that the pool's sweep looks at. What replies mean for mail is decided in `engine/transaction.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import cast
+
+from pillarbox.engine.mail import Job, Message, Report
+from pillarbox.engine.ports import Clock, SpoolError
+from pillarbox.engine.transaction import Body, Step, Transaction
+from pillarbox.smtp.client import ClientConnection
+from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
+from pillarbox.smtp.framing import UnsafeOctets
+from pillarbox.smtp.states import ClientState, Verb
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that a server may take, RFC 5321 §4.5.3.2."""
+
+    connect: float = 30.0
+    greeting: float = 300.0
+    command: float = 300.0
+    block: float = 180.0
+    end: float = 600.0
+
+
+class Unusable(Exception):
+    """The server can't be used now; the text says what it answered."""
+
+
+Done = Callable[["Outgoing", Job, Report | None], None]  # None: a kept connection had gone, nothing was tried
+
+
+class Outgoing(asyncio.Protocol):
+    """One connection. `opened` ends when jobs may be run, with Unusable when they may not."""
+
+    def __init__(self, hello_name: str, next_hop: str, *, deadlines: Deadlines, clock: Clock) -> None:
+        self.next_hop = next_hop
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.deadline = clock.monotonic() + deadlines.greeting
+        self.jobs = 0  # that were carried
+        self._hello_name = hello_name
+        self._deadlines = deadlines
+        self._clock = clock
+        self._client = ClientConnection()
+        self._transport: asyncio.Transport | None = None
+        self._transaction: Transaction | None = None
+        self._done: Done | None = None
+        self._body: Callable[[Message], AsyncIterator[bytes]] | None = None
+        self._stream: asyncio.Task[None] | None = None
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+
+    # --- for the pool
+
+    @property
+    def usable(self) -> bool:
+        """Another job may be run."""
+        return (
+            self._transport is not None
+            and not self._transport.is_closing()
+            and self._transaction is None
+            and self._client.state in (ClientState.READY, ClientState.ENVELOPE)
+        )
+
+    def run(self, job: Job, body: Callable[[Message], AsyncIterator[bytes]], done: Done) -> None:
+        """Carry one job; `done` is called once, after this has returned."""
+        self._transaction = Transaction(job, self._client, self.next_hop)
+        self._done = done
+        self._body = body
+        step = self._transaction.begin()
+        if isinstance(step, Report):
+            asyncio.get_running_loop().call_soon(self._finish, step)
+        else:
+            self._take(step)
+
+    def quit(self) -> None:
+        """Say goodbye without waiting for the answer."""
+        if self._transport is not None and not self._transport.is_closing():
+            if self._client.state in (ClientState.READY, ClientState.ENVELOPE):
+                self._transport.write(self._client.send(Verb.QUIT))
+            self._transport.close()
+
+    def cut(self) -> None:
+        """End the connection whatever it is doing."""
+        self._break("cut by us")
+
+    def check(self, now: float) -> None:
+        """Called by the sweep: a deadline that has passed ends the connection."""
+        if now >= self.deadline and self._transport is not None:
+            self._break("no answer in time")
+
+    # --- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._client.receive_data(data)
+            while not isinstance(reply := self._client.next_event(), Wait):
+                self._on_reply(reply)
+        except ProtocolError as error:
+            self._break(f"{error}")
+        except Exception:
+            log.exception("bug in a delivery to %s", self.next_hop)
+            self._break("internal error")
+
+    def eof_received(self) -> None:
+        """The transport closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(f"connection lost: {exc}" if exc else "connection closed by the server")
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    # --- replies
+
+    def _on_reply(self, reply: ReplyReceived) -> None:
+        transaction = self._transaction
+        if transaction is not None:
+            self._take(transaction.on_reply(reply))
+        elif reply.verb in _OPENING:
+            self._open(reply)
+
+    def _open(self, reply: ReplyReceived) -> None:
+        """Greeting → EHLO → ready; HELO where EHLO is not known (RFC 5321 §3.2)."""
+        if reply.verb is Verb.CONNECT and reply.klass == 2:
+            self._write(self._client.send(Verb.EHLO, self._hello_name), self._deadlines.command)
+        elif reply.verb is Verb.EHLO and reply.klass == 5:
+            self._write(self._client.send(Verb.HELO, self._hello_name), self._deadlines.command)
+        elif reply.verb is not Verb.CONNECT and reply.klass == 2:
+            self.deadline = float("inf")
+            if not self.opened.done():
+                self.opened.set_result(None)
+        else:
+            self._break(f"{reply}")
+
+    def _take(self, step: Step) -> None:
+        """What the transaction wants next."""
+        if isinstance(step, Report):
+            self._finish(step)
+        elif isinstance(step, Body):
+            self._send_body(step)
+        elif step:
+            self._write(step, self._deadlines.command)
+        else:
+            self._await_until(self._deadlines.command)
+
+    def _send_body(self, step: Body) -> None:
+        transaction = self._transaction
+        assert transaction is not None
+        message = transaction.job.message
+        try:
+            if step is Body.NONE:
+                self._write(self._client.end_body(), self._deadlines.end)
+            elif message.content is not None:
+                octets = self._client.send_body(message.content) + self._client.end_body()
+                self._write(octets, self._deadlines.end)
+            else:
+                self.deadline = float("inf")
+                self._stream = asyncio.get_running_loop().create_task(self._stream_body(transaction))
+        except UnsafeOctets as error:
+            self._unsendable(transaction, str(error))
+
+    async def _stream_body(self, transaction: Transaction) -> None:
+        """A body from the disk, in pieces, as fast as the server takes them."""
+        assert self._body is not None
+        try:
+            async for chunk in self._body(transaction.job.message):
+                self._write(self._client.send_body(chunk), self._deadlines.block)
+                await self._may_write.wait()
+            self._write(self._client.end_body(), self._deadlines.end)
+        except UnsafeOctets as error:
+            self._unsendable(transaction, str(error))
+        except (SpoolError, ProtocolError) as error:
+            self._break(f"{error}")
+        except Exception:
+            log.exception("bug in a delivery to %s", self.next_hop)
+            self._break("internal error")
+
+    def _unsendable(self, transaction: Transaction, text: str) -> None:
+        self._finish(transaction.unsendable(text))
+        self._break(text)
+
+    # --- the end of a job, and of the connection
+
+    def _finish(self, report: Report | None) -> None:
+        transaction, done = self._transaction, self._done
+        if transaction is None or done is None:
+            return
+        if self._client.awaiting:  # replies to what was pipelined are still to come: of no more use
+            self._close()
+        self._transaction = self._done = self._body = None
+        self.deadline = float("inf")
+        self.jobs += 1
+        done(self, transaction.job, report)
+
+    def _break(self, text: str) -> None:
+        """The connection is of no more use."""
+        self._close()
+        if not self.opened.done():
+            self.opened.set_exception(Unusable(text))
+        if self._stream is not None and self._stream is not asyncio.current_task():
+            self._stream.cancel()
+        transaction = self._transaction
+        if transaction is not None:
+            stale = self.jobs > 0 and not transaction.replied
+            self._finish(None if stale else transaction.lost(text))
+
+    def _close(self) -> None:
+        self.deadline = float("inf")
+        if self._transport is not None:
+            self._transport.abort() if self._transport.get_write_buffer_size() else self._transport.close()
+
+    def _write(self, octets: bytes, seconds: float) -> None:
+        if self._transport is not None:
+            self._transport.write(octets)
+        self._await_until(seconds)
+
+    def _await_until(self, seconds: float) -> None:
+        self.deadline = self._clock.monotonic() + seconds
+
+
+_OPENING = (Verb.CONNECT, Verb.EHLO, Verb.HELO)

@@ -1,0 +1,141 @@
+"""ClientConnection: the client's side of one SMTP connection, without I/O.
+
+Use: `send(verb, argument)` gives octets to write, several in a row where the server offers PIPELINING; after a 354 come
+`send_body` and `end_body`. `receive_data(octets)`, then `next_event()` until it gives a Wait: replies in the order of
+the commands. Any code is read by its first digit where the rest is unknown (RFC 5321 §4.2.1). What a reply means for a
+message is not known here. Raises LocalProtocolError for misuse, RemoteProtocolError when the peer makes no sense.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from pillarbox.core.address import Mailbox
+from pillarbox.core.reply import EnhancedCode
+from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Wait
+from pillarbox.smtp.framing import DataWriter, LineFault, LineReader
+from pillarbox.smtp.grammar import print_path
+from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, ClientState, Verb
+
+MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers send more
+MAX_REPLY_LINES = 200  # of one reply
+_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+_UNSAFE = re.compile(r"[^ -~]")
+
+
+class ClientConnection:
+    """One connection from the server's greeting to our QUIT."""
+
+    __slots__ = ("_lines", "_partial", "_pending", "_writer", "capabilities", "state")
+
+    def __init__(self) -> None:
+        self.state = ClientState.CONNECT
+        self.capabilities: dict[str, str] = {}  # EHLO keyword, upper case → its parameters
+        self._lines = LineReader(MAX_REPLY_LINE)
+        self._pending: deque[Verb] = deque((Verb.CONNECT,))
+        self._partial: list[tuple[int, str]] = []  # lines of a reply that is still coming
+        self._writer = DataWriter()
+
+    # --- out
+
+    def send(self, verb: Verb, argument: str = "") -> bytes:
+        """A command. Raises LocalProtocolError when it has no place here or its argument can't be sent."""
+        if _UNSAFE.search(argument):
+            raise LocalProtocolError(f"octets in the argument of {verb.value} that can't be sent: {argument!r}")
+        following = CLIENT_SENT[self.state].get(verb)
+        if following is None or verb is Verb.END_OF_DATA:
+            raise LocalProtocolError(f"{verb.value} has no place in state {self.state.name}")
+        self.state = following
+        self._pending.append(verb)
+        return f"{verb.value} {argument}\r\n".encode("ascii") if argument else verb.value.encode() + b"\r\n"
+
+    def mail(self, sender: Mailbox | None, parameters: str = "") -> bytes:
+        """MAIL FROM with its parameters, which begin with a space or are empty."""
+        return self.send(Verb.MAIL, f"FROM:{print_path(sender).decode()}{parameters}")
+
+    def rcpt(self, recipient: Mailbox) -> bytes:
+        return self.send(Verb.RCPT, f"TO:{print_path(recipient).decode()}")
+
+    def send_body(self, octets: bytes) -> bytes:
+        """A piece of the message, dots stuffed. Raises UnsafeOctets, LocalProtocolError."""
+        if self.state is not ClientState.BODY:
+            raise LocalProtocolError("no 354 has come")
+        return self._writer.write(octets)
+
+    def end_body(self) -> bytes:
+        """The end mark. Raises UnsafeOctets, LocalProtocolError."""
+        if self.state is not ClientState.BODY:
+            raise LocalProtocolError("no 354 has come")
+        octets = self._writer.end()
+        self._writer = DataWriter()
+        self.state = ClientState.END_SENT
+        self._pending.append(Verb.END_OF_DATA)
+        return octets
+
+    # --- in
+
+    def receive_data(self, octets: bytes) -> None:
+        """Take octets from the peer."""
+        self._lines.feed(octets)
+
+    @property
+    def awaiting(self) -> int:
+        """How many replies are due."""
+        return len(self._pending)
+
+    def next_event(self) -> ReplyReceived | Wait:
+        """The next whole reply. Raises RemoteProtocolError."""
+        while True:
+            line = self._lines.next_line()
+            if line is None:
+                return Wait.NEED_DATA
+            if isinstance(line, LineFault):
+                raise RemoteProtocolError("reply line too long, or not ended by CRLF")
+            reply = self._line(line)
+            if reply is not None:
+                return reply
+
+    def _line(self, line: bytes) -> ReplyReceived | None:
+        match = _LINE.fullmatch(line)
+        if match is None or b"\n" in line or b"\r" in line or b"\0" in line:
+            raise RemoteProtocolError(f"not a reply: {line[:80]!r}")
+        code = int(match[1])
+        if self._partial and self._partial[0][0] != code:
+            raise RemoteProtocolError(f"lines of one reply with different codes: {self._partial[0][0]} and {code}")
+        if len(self._partial) >= MAX_REPLY_LINES:
+            raise RemoteProtocolError(f"reply of more than {MAX_REPLY_LINES} lines")
+        self._partial.append((code, (match[3] or b"").decode("utf-8", "replace")))
+        if match[2] == b"-":
+            return None
+        lines = [text for _, text in self._partial]
+        self._partial = []
+        return self._answered(code, lines)
+
+    def _answered(self, code: int, lines: list[str]) -> ReplyReceived:
+        if not self._pending:
+            raise RemoteProtocolError(f"reply to nothing: {code} {lines[0][:80]}")
+        verb = self._pending.popleft()
+        klass = code // 100
+        self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
+        if code == 421:  # RFC 5321 §3.8: the server closes the channel
+            self.state = ClientState.CLOSED
+        if verb is Verb.EHLO and klass == 2:
+            self.capabilities = dict(_keyword(line) for line in lines[1:])
+            return ReplyReceived(verb, code, None, tuple(lines))
+        return ReplyReceived(verb, code, *_split_enhanced(klass, lines))
+
+
+def _keyword(line: str) -> tuple[str, str]:
+    word, _, parameters = line.strip().partition(" ")
+    return word.upper(), parameters
+
+
+def _split_enhanced(klass: int, lines: list[str]) -> tuple[EnhancedCode | None, tuple[str, ...]]:
+    """RFC 2034 §4: the code stands at the beginning of each line, and its class is that of the reply."""
+    match = _ENHANCED.match(lines[0])
+    if match is None or int(match[1][0]) != klass:
+        return None, tuple(lines)
+    code = match[1]
+    return EnhancedCode.parse(code), tuple(line.removeprefix(code).removeprefix(" ") for line in lines)

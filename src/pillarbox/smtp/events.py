@@ -1,0 +1,135 @@
+"""What a connection reports: frozen values, one class for each thing that can happen.
+
+The server's side first, then the client's. An event that needs a reply gets exactly one, before the next event comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pillarbox.core.address import Mailbox
+from pillarbox.core.envelope import BodyType
+from pillarbox.core.reply import EnhancedCode, Reply
+from pillarbox.smtp.states import Verb
+
+
+class Wait(Enum):
+    """Why there is no event."""
+
+    NEED_DATA = "nothing more can be read from what has come"
+    PAUSED = "the last event has not been answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """HELO or EHLO. `name` is the client's, checked for its syntax only."""
+
+    name: str
+    extended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MailFrom:
+    """MAIL. `size` is what the client declared, 0 where it declared none."""
+
+    sender: Mailbox | None
+    size: int
+    body_type: BodyType
+
+
+@dataclass(frozen=True, slots=True)
+class RcptTo:
+    recipient: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class DataCommand:
+    """DATA, in its place: answer 354 to let the message come."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyChunk:
+    """A piece of the message, dots unstuffed. Needs no reply."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnd:
+    """The last piece and the end mark. `bare`: there was a bare CR, LF or NUL somewhere in the message."""
+
+    octets: bytes
+    bare: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """RSET."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noop:
+    """NOOP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """QUIT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """VRFY."""
+
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """HELP."""
+
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A command that can't be carried out, for its syntax or its place; `reply` is what the protocol says to it."""
+
+    verb: Verb | None
+    reply: Reply
+
+
+ServerEvent = (
+    Hello | MailFrom | RcptTo | DataCommand | BodyChunk | BodyEnd | Reset | Noop | Quit | Verify | Help | Refused
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """A reply of the server, and the command it answers. Only the first digit of `code` is to be relied on."""
+
+    verb: Verb
+    code: int
+    enhanced: EnhancedCode | None
+    lines: tuple[str, ...]  # without code and enhanced code
+
+    @property
+    def klass(self) -> int:
+        return self.code // 100
+
+    def __str__(self) -> str:
+        prefix = f"{self.enhanced} " if self.enhanced is not None else ""
+        return f"{self.code} {prefix}{' / '.join(self.lines)}"
+
+
+class ProtocolError(Exception):
+    """Base of what the connections raise."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We used the connection wrongly; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer does not speak SMTP; the connection is of no more use."""

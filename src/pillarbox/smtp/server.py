@@ -1,0 +1,135 @@
+"""ServerConnection: the server's side of one SMTP connection, without I/O.
+
+Use: `receive_data(octets)`, then `next_event()` until it gives a Wait; each event but BodyChunk is answered by
+`send(reply)`, which gives the octets to write. Commands that were pipelined come out one by one (RFC 2920 §3.2): the
+next is not looked at before the last is answered. What a command means for mail is not known here; which commands may
+come, and what follows, stands in `states.py`. Only ProtocolError is raised, and only for misuse by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pillarbox.core import reply as r
+from pillarbox.core.address import Domain
+from pillarbox.core.reply import Reply
+from pillarbox.smtp.events import BodyChunk, BodyEnd, LocalProtocolError, Refused, ServerEvent, Wait
+from pillarbox.smtp.framing import DataReader, LineFault, LineReader
+from pillarbox.smtp.grammar import PARSERS, VERBS
+from pillarbox.smtp.states import SERVER, ServerState, Verb
+
+MAX_LINE = 512  # octets with CRLF, RFC 5321 §4.5.3.1.4
+MAX_LINES: Mapping[Verb, int] = {Verb.MAIL: MAX_LINE + 26 + 17}  # SIZE (RFC 1870 §3) and 8BITMIME (RFC 6152 §2)
+_LONGEST = max(MAX_LINES.values())
+
+# What is said to a command that may not come in this state; all others get BAD_SEQUENCE (RFC 5321 §4.1.4).
+_OUT_OF_PLACE: Mapping[tuple[ServerState, Verb], Reply] = {
+    (ServerState.START, Verb.MAIL): r.NEED_HELO,
+    (ServerState.START, Verb.RCPT): r.NEED_HELO,
+    (ServerState.START, Verb.DATA): r.NEED_HELO,
+    (ServerState.READY, Verb.RCPT): r.NEED_MAIL,
+    (ServerState.READY, Verb.DATA): r.NEED_MAIL,
+    (ServerState.MAIL, Verb.MAIL): r.NESTED_MAIL,
+    (ServerState.MAIL, Verb.DATA): r.NEED_RCPT,
+    (ServerState.REFUSED, Verb.MAIL): r.NESTED_MAIL,
+    (ServerState.REFUSED, Verb.DATA): r.NO_VALID_RECIPIENTS,  # RFC 5321 §3.3, RFC 2920 §3.1
+    (ServerState.RCPT, Verb.MAIL): r.NESTED_MAIL,
+}
+
+
+class ServerConnection:
+    """One connection from its greeting to its close."""
+
+    __slots__ = ("_bad_octets", "_data", "_hostname", "_lines", "_pending", "state")
+
+    def __init__(self, hostname: Domain) -> None:
+        """`hostname` is ours: where `<Postmaster>` without a domain is."""
+        self.state = ServerState.CONNECT
+        self._hostname = hostname
+        self._lines = LineReader(_LONGEST)
+        self._data: DataReader | None = None
+        self._pending: Verb | None = Verb.CONNECT
+        self._bad_octets = False  # a bare CR, LF or NUL has come in a command before
+
+    def receive_data(self, octets: bytes) -> None:
+        """Take octets from the peer; they wait until they are asked for."""
+        self._lines.feed(octets)
+
+    @property
+    def unread(self) -> int:
+        """How many octets wait."""
+        return len(self._lines)
+
+    @property
+    def closed(self) -> bool:
+        return self.state is ServerState.CLOSED
+
+    def next_event(self) -> ServerEvent | Wait:
+        """The next thing that the peer did."""
+        if self._pending is not None or self.state is ServerState.CLOSED:
+            return Wait.PAUSED
+        if self.state is ServerState.DATA:
+            return self._next_of_body()
+        line = self._lines.next_line()
+        if line is None:
+            return Wait.NEED_DATA
+        if isinstance(line, LineFault):
+            return self._refuse(None, r.LINE_TOO_LONG if line is LineFault.TOO_LONG else r.TOO_MUCH_GARBAGE)
+        return self._command(line)
+
+    def _command(self, line: bytes) -> ServerEvent:
+        if b"\n" in line or b"\r" in line or b"\0" in line:
+            reply = r.TOO_MUCH_GARBAGE if self._bad_octets else r.BAD_OCTET
+            self._bad_octets = True
+            return self._refuse(None, reply)
+        word, _, argument = line.partition(b" ")
+        verb = VERBS.get(word.upper())
+        if len(line) + 2 > (MAX_LINE if verb is None else MAX_LINES.get(verb, MAX_LINE)):
+            return self._refuse(verb, r.LINE_TOO_LONG)
+        if verb is None:
+            return self._refuse(None, r.UNRECOGNISED)
+        parse = PARSERS.get(verb)
+        if parse is None:
+            return self._refuse(verb, r.NOT_IMPLEMENTED)
+        if verb not in SERVER[self.state]:
+            return self._refuse(verb, _OUT_OF_PLACE.get((self.state, verb), r.BAD_SEQUENCE))
+        self._pending = verb
+        return parse(argument, self._hostname)
+
+    def _refuse(self, verb: Verb | None, reply: Reply) -> Refused:
+        self._pending = verb or Verb.NOOP
+        return Refused(verb, reply)
+
+    def _next_of_body(self) -> ServerEvent | Wait:
+        if not self._lines:
+            return Wait.NEED_DATA
+        if self._data is None:
+            self._data = DataReader()
+        data = self._data
+        octets = data.feed(self._lines.take_all())
+        if data.done:
+            self._lines.feed(data.rest)
+            self._data = None
+            self._pending = Verb.END_OF_DATA
+            return BodyEnd(octets, data.bare)
+        return BodyChunk(octets) if octets else Wait.NEED_DATA
+
+    def send(self, reply: Reply) -> bytes:
+        """Answer the last event (or greet). Gives the octets to write. Raises LocalProtocolError."""
+        verb = self._pending
+        if verb is None:
+            raise LocalProtocolError(f"nothing to answer with {reply}")
+        self._pending = None
+        if reply.closes:
+            self.state = ServerState.CLOSED
+        else:
+            transitions = SERVER[self.state].get(verb)
+            if transitions:
+                self.state = transitions.get(reply.code // 100, self.state)
+        return reply.wire
+
+    def close(self, reply: Reply) -> bytes:
+        """End the connection with a reply that no command asked for (421), or that takes the place of the due one."""
+        self._pending = None
+        self.state = ServerState.CLOSED
+        return reply.wire

@@ -1,0 +1,165 @@
+"""The servers under test: each can be started, asked what is still to be done, and stopped.
+
+With `sink_port` a server relays everything there, without it it disposes of the messages itself. `place` is a
+folder of the server's own on the disk that is measured. Logs go to files, for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.postfix import Tools, write_instance
+from tests.bench.process import Program, free_port, wait_port
+from tests.bench.values import HOST, HOSTNAME, ROOT, BenchError, Options
+
+PILLARBOX_TOML = """\
+hostname = "{hostname}"
+data = "data"
+
+[[listener]]
+name = "mx"
+address = "{host}:0"
+service = "mx"
+
+[relay]
+networks = ["127.0.0.0/8"]
+
+[limits]
+connections = {connections}
+connections_per_address = 100000
+
+[[route]]
+match = "*"
+next_hop = "{next_hop}"
+tls = "off"
+"""
+CONNECTIONS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a server is given: where to live, whom to relay to, and where the programs are."""
+
+    place: Path
+    sink_port: int | None
+    options: Options
+    tools: Tools
+
+
+class Server(ABC):
+    """One server under test. `port` and `pid` mean something between start and stop."""
+
+    name: str
+    relays = True
+    process_per_session = False
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.port = 0
+        self._program: Program | None = None
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    def pending(self) -> int | None:
+        """Messages or recipients not yet disposed of; None where that can't be asked."""
+        return None
+
+    @property
+    def program(self) -> Program:
+        if self._program is None:
+            raise BenchError(f"{self.name} was not started")
+        return self._program
+
+    @property
+    def pid(self) -> int:
+        return self.program.pid
+
+    def stop(self) -> None:
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+
+    def _start_and_ask_port(self, command: list[str | Path], environ: Mapping[str, str] | None = None) -> None:
+        """For servers that choose a port and print `listening mx HOST:PORT`."""
+        self._program = Program(self.name, command, place=self.site.place, environ=environ)
+        line = self._program.wait_line(f"listening mx {HOST}:")
+        self.port = int(line.rpartition(":")[2])
+
+
+class PillarboxServer(Server):
+    name = "pillarbox"
+
+    def start(self) -> None:
+        sink_port = self.site.sink_port
+        next_hop = "discard" if sink_port is None else f"smtp://{HOST}:{sink_port}"
+        text = PILLARBOX_TOML.format(hostname=HOSTNAME, host=HOST, connections=CONNECTIONS, next_hop=next_hop)
+        self._config.write_text(text)
+        self._start_and_ask_port([self.site.options.pillarbox, "serve", "--config", self._config])
+
+    @property
+    def _config(self) -> Path:
+        return self.site.place / "pillarbox.toml"
+
+    def pending(self) -> int | None:
+        command = [str(self.site.options.pillarbox), "queue", "count", "--config", str(self._config), "--json"]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+            return int(json.loads(run.stdout)["count"])
+        except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+            return None
+
+
+class PostfixServer(Server):
+    name = "postfix"
+    process_per_session = True
+
+    def start(self) -> None:
+        tools, place = self.site.tools, self.site.place
+        self.port = free_port()
+        config = write_instance(tools, place, self.port, self.site.sink_port)
+        environ = {**tools.environ(), "MAIL_CONFIG": str(config)}
+        self._program = Program(self.name, [tools.master, "-c", config, "-s"], place=place, environ=environ)
+        try:
+            wait_port(self.port, self._program)
+        except BenchError as error:
+            raise BenchError(f"{error}; its log ends: {self._log_end()}") from error
+
+    def _log_end(self) -> str:
+        log = self.site.place / "maillog"
+        return " | ".join(log.read_text(errors="replace").splitlines()[-3:]) if log.exists() else "(none)"
+
+    def pending(self) -> int:
+        folders = ("maildrop", "incoming", "active", "deferred")
+        return sum(_files(self.site.place / "queue" / name) for name in folders)
+
+
+class AiosmtpdServer(Server):
+    name = "aiosmtpd"
+    relays = False
+
+    def start(self) -> None:
+        store = self.site.place / "store"
+        store.mkdir()
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        command: list[str | Path] = [sys.executable, "-m", "tests.bench.aiosmtpd_server", store]
+        self._start_and_ask_port(command, {"PYTHONPATH": path})
+
+
+SERVERS: Mapping[str, type[Server]] = {
+    PillarboxServer.name: PillarboxServer,
+    PostfixServer.name: PostfixServer,
+    AiosmtpdServer.name: AiosmtpdServer,
+}
+
+
+def _files(folder: Path) -> int:
+    """Files below `folder`, which another process may be changing meanwhile."""
+    return sum(len(files) for _, _, files in os.walk(folder))

@@ -1,0 +1,297 @@
+"""The configuration: what the sample becomes, and every way in which a file can be wrong with what is said of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pillarbox.app.config import Config, LogFormat, Service, default_hostname
+from pillarbox.app.config_load import ConfigError, load, parse
+from pillarbox.app.config_locate import locate
+from pillarbox.app.config_values import Endpoint
+from pillarbox.core.address import Domain
+from pillarbox.engine.retry import RetrySchedule
+from pillarbox.engine.routing import Discard, Route, SmartHost, TlsPolicy
+
+FILE = Path("/etc/pillarbox/pillarbox.toml")
+
+FULL = """\
+hostname = "MX.example.test"
+data = "var/data"
+
+[[listener]]
+name = "mx"
+address = "127.0.0.1:2525"
+service = "mx"
+tls = "off"
+auth = "tls"
+accepts_mail = true
+compat = "strict"
+proxy_protocol = []
+[listener.commands]
+VRFY = "auth"
+EXPN = "auth"
+HELP = "on"
+SEND = "off"
+
+[[listener]]
+name = "six"
+address = "[::1]:0"
+
+[relay]
+networks = ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1"]
+
+[[route]]
+match = "*.example.org"
+next_hop = "smtp://127.0.0.1:2600"
+tls = "opportunistic"
+[[route]]
+match = "sink@example.net"
+next_hop = "discard"
+tls = "off"
+
+[retry]
+schedule = ["5m", 900, "1h"]
+give_up = "5d"
+warn = "4h"
+
+[limits]
+message_size = "25M"
+recipients = 1000
+connections = 10000
+connections_per_address = 100
+errors = 20
+idle = "5m"
+connections_per_next_hop = 3
+drain = "0s"
+
+[log]
+format = "json"
+
+[dns]
+servers = ["127.0.0.1:5353", "192.0.2.53", "2001:db8::53"]
+
+[history]
+keep = "0s"
+"""
+
+
+def test_every_key_is_read() -> None:
+    config = parse(FULL, FILE)
+    assert config.hostname == Domain("mx.example.test") and config.hostname_configured
+    assert config.data == Path("/etc/pillarbox/var/data") and config.source == FILE
+    assert [(item.name, str(item.address), item.service) for item in config.listeners] == [
+        ("mx", "127.0.0.1:2525", Service.MX),
+        ("six", "[::1]:0", Service.MX),
+    ]
+    assert [str(item) for item in config.relay.networks] == ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1/32"]
+    assert [item.route() for item in config.routes] == [
+        Route("*.example.org", SmartHost("127.0.0.1", 2600), TlsPolicy.OPPORTUNISTIC),
+        Route("sink@example.net", Discard(), TlsPolicy.OFF),
+    ]
+    assert config.retry.policy() == RetrySchedule((300.0, 900.0, 3600.0), 432000.0)
+    assert (config.limits.message_size, config.limits.idle, config.limits.drain) == (26214400, 300.0, 0.0)
+    assert config.limits.connections_per_next_hop == 3
+    assert config.log.format is LogFormat.JSON
+    assert [str(item) for item in config.dns.servers] == ["127.0.0.1:5353", "192.0.2.53:53", "[2001:db8::53]:53"]
+    assert config.history.keep == 0.0
+
+
+def test_an_empty_file_gives_the_defaults() -> None:
+    config = parse("", FILE)
+    assert [(item.name, item.address, item.service) for item in config.listeners] == [
+        ("mx", Endpoint(ipaddress.IPv4Address("127.0.0.1"), 2525), Service.MX)
+    ]
+    assert not config.hostname_configured and config.hostname == default_hostname()
+    assert config.limits == Config().limits and config.limits.connections_per_next_hop == 20
+    assert config.retry.policy().intervals == (300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
+
+
+def test_no_file_gives_the_defaults_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(None)
+    assert config.source is None and config.data == tmp_path / "data"
+
+
+def test_the_file_here_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pillarbox.toml").write_text('hostname = "mx.example.test"\n')
+    config = load(None)
+    assert config.source == tmp_path / "pillarbox.toml" and config.hostname == Domain("mx.example.test")
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read: No such file"):
+        load(tmp_path / "none.toml")
+
+
+def test_a_file_must_be_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b'data = "d"\n# \xe4\n')
+    with pytest.raises(ConfigError, match=r"a\.toml:2: is not UTF-8"):
+        load(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("mx.example.org", "mx"), "mx.example.org"),
+        (("localhost", "box"), "box"),
+        (("no_name", "box."), "box"),
+        (("no_name", "no_name"), "localhost"),
+    ],
+)
+def test_default_hostname(names: tuple[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: names[0])
+    monkeypatch.setattr("socket.gethostname", lambda: names[1])
+    assert default_hostname() == Domain(expected)
+
+
+BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted by |
+    ("data = ", ":1: not TOML"),
+    ('data = "x\n', ":1: not TOML"),
+    ("[limits]\nerrors = 1\n[limits]\n", ":3: not TOML"),
+    ('hostnam = "a.b"', ':1: hostnam: unknown key, did you mean "hostname"?|allowed: data, dns'),
+    ("\n\nmessage_size = 5", ":3: message_size: unknown key, did you mean limits.message_size?"),
+    ("zzz = 5", ":1: zzz: unknown key; allowed: data"),
+    ('hostname = "mx_1.test"', ':1: hostname = "mx_1.test": domain has an illegal label; allowed: a domain name'),
+    ("hostname = 5", ":1: hostname = 5: not a string"),
+    ('data = ""', ":1: data = |not a path"),
+    ("listener = []", ":1: listener: at least one"),
+    ('[listener]\nname = "x"', ":1: listener: may stand several times; write it as [[listener]]"),
+    ('[[listener]]\nadress = "[::1]:25"', ':2: listener[0].adress: unknown key, did you mean "address"?'),
+    ('[[listener]]\naddress = "localhost"', ':2: listener[0].address = "localhost": not an IP address and a port'),
+    ('[[listener]]\naddress = "[::1]:65536"', ":2: listener[0].address|port above 65535|allowed: IP address and port"),
+    ('[[listener]]\naddress = "::1:25"', ":2: listener[0].address|not an IP address and a port"),
+    ('[[listener]]\naddress = "1.2.3:25"', ":2: listener[0].address"),
+    ('[[listener]]\naddress = "unix:x"', ":2: listener[0].address|not in this version"),
+    ('[[listener]]\nname = "a b"', ':2: listener[0].name = "a b": not a name; allowed: 1 to 32'),
+    ('[[listener]]\nservice = "mxx"', ':2: listener[0].service = "mxx": no such value, did you mean "mx"?'),
+    ('[[listener]]\nservice = "lmtp"', ':2: listener[0].service = "lmtp": the LMTP service is not in this version'),
+    (
+        '[[listener]]\ntls = "starttls"',
+        ':2: listener[0].tls = "starttls": TLS is not in this version; allowed: "off"',
+    ),
+    ("[[listener]]\naccepts_mail = false", ":2: listener[0].accepts_mail = false|allowed: true"),
+    ("[[listener]]\naccepts_mail = 1", ":2: listener[0].accepts_mail = 1"),
+    ('[[listener]]\ncompat = "classic"', ':2: listener[0].compat|allowed: "strict"'),
+    ('[[listener]]\nproxy_protocol = ["::/0"]', ":2: listener[0].proxy_protocol|allowed: []"),
+    (
+        '[[listener]]\n\n[listener.commands]\nVRFY = "on"\n',
+        ':4: listener[0].commands.VRFY = "on"|is not in this version; allowed: "auth"',
+    ),
+    (
+        '[[listener]]\n[listener.commands]\nVFRY = "auth"\n',
+        ':3: listener[0].commands.VFRY: unknown key, did you mean "VRFY"?',
+    ),
+    (
+        '[[listener]]\nname = "a"\n[[listener]]\nname = "a"\naddress = "[::1]:25"',
+        ':4: listener[1].name = "a": listener[0] has the same name',
+    ),
+    (
+        '[[listener]]\nname = "a"\n[[listener]]\nname = "b"\naddress = "127.0.0.1:2525"',
+        ':5: listener[1].address = "127.0.0.1:2525": listener[0] has the same address',
+    ),
+    ('[[tls]]\ncertificate = "x"', ":1: tls = |TLS is not in this version; allowed: []"),
+    ("relay = 5", ":1: relay = 5: not a table; write it as [relay]"),
+    ('[relay]\nnetworks = "::1"', ':2: relay.networks = "::1": not a list'),
+    (
+        '[relay]\nnetworks = [\n  "::1", # one\n  "10.0.0.1/8",\n]',
+        ":4: relay.networks[1]|the network is 10.0.0.0/8",
+    ),
+    ('[relay]\nnetworks = ["ten"]', ':2: relay.networks[0] = "ten": not a network; allowed: a network or'),
+    ('[[route]]\nmatch = "a.b"', ':1: route[0]: next_hop is missing; allowed: "mx"'),
+    ('[[route]]\nnext_hop = "mx"', ":1: route[0]: match is missing"),
+    ('[[route]]\nmatch = "*x"\nnext_hop = "mx"', ":2: route[0].match|neither *, a domain"),
+    ('[[route]]\nmatch = "*"\nnext_hop = "mxx"', ':3: route[0].next_hop = "mxx"|did you mean "mx"?'),
+    ('[[route]]\nmatch = "*"\nnext_hop = "smtps://a.b"', ":3: route[0].next_hop|not built yet"),
+    (
+        '[[route]]\nmatch = "*"\nnext_hop = "mx"\ntls = "required"',
+        ':4: route[0].tls = "required": TLS to the next hop is not in this version; allowed: "off", "opportunistic"',
+    ),
+    ('[[route]]\nmatch = "*"\nnext_hop = "mx"\ncredentials = "x"', ":4: route[0].credentials|leave the key out"),
+    ("[retry]\nschedule = []", ":2: retry.schedule = []: too few"),
+    ('[retry]\nschedule = ["5m", "0s"]', ':2: retry.schedule[1] = "0s": too small'),
+    ('[retry]\ngive_up = "5"', ':2: retry.give_up = "5": the unit is missing; allowed: 1s to 1000d'),
+    ('[retry]\ngive_up = "1001d"', ":2: retry.give_up|too large"),
+    ('[retry]\nwarn = "1h"', ':2: retry.warn = "1h"|allowed: "4h"'),
+    ('[limits]\nmessage_size = "25MB"', ':2: limits.message_size = "25MB": not a size; allowed: 1 to 2G octets'),
+    ('[limits]\nmessage_size = "3G"', ":2: limits.message_size|too large"),
+    ("[limits]\nmessage_size = 0", ":2: limits.message_size = 0: too small"),
+    ("[limits]\nerrors = true", ":2: limits.errors = true: not a whole number"),
+    ("[limits]\nerrors = 2.5", ":2: limits.errors = 2.5: not a whole number"),
+    ("[limits]\nprobes = 20", ":2: limits.probes = 20: a limit on probes is not in this version; leave the key out"),
+    ('[log]\nformat = "jsn"', ':2: log.format = "jsn": no such value, did you mean "json"?'),
+    ('[dns]\nservers = ["ns.example.org"]', ":2: dns.servers[0]|not an IP address"),
+    ('[dns]\nservers = ["127.0.0.1:0"]', ":2: dns.servers[0]|port 0"),
+    ("limits.errors = 0", ":1: limits.errors = 0: too small"),
+    ('"history" . \'keep\' = -1', ":1: history.keep = -1: too small"),
+]
+
+
+@pytest.mark.parametrize(("text", "pieces"), BAD)
+def test_a_bad_file_is_explained(text: str, pieces: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, FILE)
+    said = str(caught.value)
+    assert said.startswith(f"{FILE}:")
+    for piece in pieces.split("|"):
+        assert piece in said
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_lines() -> None:
+    text = '[log]\nformat = "x"\n[limits]\nerrors = 0\nidle = "x"\n[[listener]]\nprt = 25\n'
+    with pytest.raises(ConfigError) as caught:
+        parse(text, FILE)
+    assert [problem.line for problem in caught.value.problems] == [2, 4, 5, 7]
+
+
+LOCATED = '''\
+# a comment with [brackets] and "quotes"
+title = "x # no comment" # a comment
+long = """
+[not.a.table]
+a = 1 \\""" still in
+"""
+raw = \'\'\'
+b = 2\'\'\'
+[a . "b c"]
+d.e = {f = 1, "g" = [1, {h = "]"}]}
+list = [ # comment ]
+  "one",
+
+  ["two", 1979-05-27 07:32:00,], # more
+]
+[[t]]
+[[t]]
+x = \'it\'
+[t.sub]
+y = 1
+[[t.subs]]
+z = +inf
+[[t.subs]]
+'''
+
+
+def test_lines_are_found() -> None:
+    tomllib.loads(LOCATED)
+    lines = locate(LOCATED)
+    expected = {
+        ("title",): 2,
+        ("long",): 3,
+        ("raw",): 7,
+        ("a", "b c"): 9,
+        ("a", "b c", "d", "e", "g", 1, "h"): 10,
+        ("a", "b c", "list", 0): 12,
+        ("a", "b c", "list", 1, 1): 14,
+        ("t", 0): 16,
+        ("t", 1): 17,
+        ("t", 1, "x"): 18,
+        ("t", 1, "sub", "y"): 20,
+        ("t", 1, "subs", 0, "z"): 22,
+        ("t", 1, "subs", 1): 23,
+    }
+    assert {path: lines.get(path) for path in expected} == expected
+    assert not any(path[0] == "not" for path in lines)
