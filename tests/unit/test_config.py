@@ -227,7 +227,7 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ('[dns]\nservers = ["ns.example.org"]', ":2: dns.servers[0]|not an IP address"),
     ('[dns]\nservers = ["127.0.0.1:0"]', ":2: dns.servers[0]|port 0"),
     ("limits.errors = 0", ":1: limits.errors = 0: too small"),
-    ('"history" . \'keep\' = -1', ":1: history.keep = -1: too small"),
+    ("\"history\" . 'keep' = -1", ":1: history.keep = -1: too small"),
 ]
 
 

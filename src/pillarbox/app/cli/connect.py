@@ -12,7 +12,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_load import load
 from pillarbox.app.control import ControlClient, NotRunning
 from pillarbox.app.daemon import offline_admin
-from pillarbox.app.datadir import DataDir, DataLock, DataLocked, control_socket
+from pillarbox.app.datadir import DataLocked, control_socket
 from pillarbox.app.verbs import perform
 
 _PATIENCE = 5.0  # seconds for a server that starts or stops, or another verb, to let go of the data
@@ -29,8 +29,7 @@ def ask(config_file: Path | None, verb: str, args: Mapping[str, Any], body: byte
         except NotRunning:
             pass
         try:
-            with DataLock(DataDir.prepare(config.data).root):
-                return asyncio.run(_offline(config, verb, args, body))
+            return asyncio.run(_offline(config, verb, args, body))
         except DataLocked:
             if time.monotonic() >= end:
                 raise
