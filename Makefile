@@ -36,7 +36,7 @@ bench: install  ## our speed beside that of Postfix and aiosmtpd
 	$(BIN)/python -m tests.bench
 
 docs: install  ## renew the generated reference pages
-	$(BIN)/python -m tools.reference
+	$(BIN)/python -m pillarbox.app.reference
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -107,7 +107,7 @@ def test_why_tells_a_story_in_order() -> None:
     ]
     records = [
         {"at": 1.0, "kind": "routed", "recipient": None, "detail": {"lane": "mx:example.org"}},
-        {"at": 2.0, "kind": "deferred", "recipient": 0, "detail": {"reply": "450\r", "next_hop": "mx1"}},
+        {"at": 2.0, "kind": "deferred", "recipient": 0, "detail": {"text": "450\r", "next_hop": "mx1", "due": 9.5}},
     ]
     data = {"message": MESSAGE, "recipients": recipients, "records": records}
     assert output.story(data, 760.0).splitlines() == [
@@ -120,7 +120,7 @@ def test_why_tells_a_story_in_order() -> None:
         "  to <dan@example.org>",
         "",
         "1970-01-01 02:00:01+02:00  routed: lane mx:example.org",
-        "1970-01-01 02:00:02+02:00  deferred <bob@example.org>: reply 450\\x0d; next_hop mx1",
+        "1970-01-01 02:00:02+02:00  deferred <bob@example.org>: 450\\x0d; next_hop mx1; due 1970-01-01 02:00:09+02:00",
         "",
         "<bob@example.org>  deferred after 1 attempt",
         "  next attempt at 1970-01-01 02:16:40+02:00 (in 4m)",

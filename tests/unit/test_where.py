@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pillarbox.app.inspection import UNSETTLED, RecipientFilter
 from pillarbox.app.where import WhereError, parse_where, state_word
 from pillarbox.core.envelope import MessageId
+from pillarbox.engine.inspection import UNSETTLED, RecipientFilter
 from pillarbox.engine.mail import State
 
 ID = MessageId.parse("01hzzzzzzzz0")

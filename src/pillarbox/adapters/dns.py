@@ -35,16 +35,15 @@ _LOOPBACK: tuple[IpAddress, ...] = (ip_address("::1"), ip_address("127.0.0.1"))
 
 def parse_server(source: str) -> tuple[str, int]:
     """Address and port from `9.9.9.9`, `127.0.0.1:5353`, `::1` or `[::1]:53`. Raises ValueError."""
-    if match := _SERVER.fullmatch(source):
-        try:
-            ip = str(ip_address(match[1] or match[3] or match[5]))
-        except ValueError:
-            pass
-        else:
-            port = int(match[2] or match[4] or DNS_PORT)
-            if 1 <= port <= 65535:
-                return ip, port
-    raise ValueError(f"{source!r} is no DNS server: an IP address, or IP:PORT, or [IPv6]:PORT")
+    match = _SERVER.fullmatch(source)
+    try:
+        ip = str(ip_address(match[1] or match[3] or match[5] if match else source))
+        port = int((match[2] or match[4] if match else None) or DNS_PORT)
+        if not 1 <= port <= 65535:
+            raise ValueError(port)
+    except ValueError as error:
+        raise ValueError(f"{source!r} is no DNS server: an IP address, or IP:PORT, or [IPv6]:PORT") from error
+    return ip, port
 
 
 class Hosts:

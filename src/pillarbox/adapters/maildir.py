@@ -17,7 +17,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 # --- names
 
 
+@lru_cache(maxsize=4096)
 def folder_name(part: LocalPart | Host) -> str:
     """A local part or a domain as the name of a folder: the same whatever the case, and never one that leads away."""
     text = part.text if isinstance(part, LocalPart) else str(part)
@@ -51,10 +52,6 @@ def folder_name(part: LocalPart | Host) -> str:
     if len(name) > MAX_NAME:
         name = f"{name[:180]}%~{hashlib.sha256(name.encode()).hexdigest()}"
     return name
-
-
-def _file_base(message: Message, row: Row) -> str:
-    return f"{int(message.received_at)}.{message.id}_{row.number}."
 
 
 class LineEnds:
@@ -75,7 +72,7 @@ class LineEnds:
 # --- one job on the disk; all of this runs in the pool
 
 
-def _sync_directory(path: Path) -> None:
+def _sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -83,25 +80,28 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _make_folder(root: Path, folder: Path) -> None:
+def _make_folder(root: str, domain: str, folder: str) -> None:
     """`tmp` comes last: whoever finds it may rely on the rest being there to stay."""
-    for directory in (root, folder.parent, folder, folder / "new", folder / "cur"):
-        directory.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(directory.parent)
-    (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+    for directory in (root, domain, folder, f"{folder}/new", f"{folder}/cur"):
+        with suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
+        _sync_directory(os.path.dirname(directory))
+    with suppress(FileExistsError):
+        os.mkdir(f"{folder}/tmp", 0o700)
 
 
 class _Letter:
     """The file of one recipient on its way through tmp into new. The first OSError settles its outcome."""
 
-    def __init__(self, root: Path, hostname: Domain, message: Message, row: Row) -> None:
+    def __init__(self, root: str, hostname: Domain, message: Message, row: Row) -> None:
         address = row.recipient.address
         self.outcome: Outcome | None = None
         self._root = root
-        self._folder = root / folder_name(address.domain) / folder_name(address.local)
-        self._base = _file_base(message, row)
+        self._domain = f"{root}/{folder_name(address.domain)}"
+        self._folder = f"{self._domain}/{folder_name(address.local)}"
+        self._base = f"{int(message.received_at)}.{message.id}_{row.number}."
         self._name = f"{self._base}{hostname.ascii[:_HOST_IN_NAME]}"
-        self._tmp = self._folder / "tmp" / self._name
+        self._tmp = f"{self._folder}/tmp/{self._name}"
         self._received_at = message.received_at
         # RFC 5321 §4.4: the return path stands in the message after final delivery.
         self._head = f"Return-Path: <{message.envelope.sender or ''}>\nDelivered-To: {address}\n".encode()
@@ -115,7 +115,7 @@ class _Letter:
             try:
                 self._file = self._open()
             except FileNotFoundError:
-                _make_folder(self._root, self._folder)
+                _make_folder(self._root, self._domain, self._folder)
                 self._file = self._open()
             self._file.write(self._head)
 
@@ -132,8 +132,8 @@ class _Letter:
             os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
-            new = self._folder / "new"
-            os.rename(self._tmp, new / self._name)
+            new = f"{self._folder}/new"
+            os.rename(self._tmp, f"{new}/{self._name}")
             _sync_directory(new)
             self.outcome = Delivered(self._name, NEXT_HOP)
 
@@ -144,16 +144,16 @@ class _Letter:
             with suppress(OSError):
                 file.close()
         with suppress(OSError):
-            self._tmp.unlink()
+            os.unlink(self._tmp)
 
     def _open(self) -> BinaryIO:
         return open(self._tmp, "wb", opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def _was_read(self) -> bool:
         """Whether an earlier attempt put the file there and a reader has moved it into cur since."""
-        cur = self._folder / "cur"
+        cur = f"{self._folder}/cur"
         try:
-            if cur.stat().st_mtime < self._received_at - _FRESH:
+            if os.stat(cur).st_mtime < self._received_at - _FRESH:
                 return False  # nothing was moved in since the message came; spares the listing
             with os.scandir(cur) as entries:
                 found = any(entry.name.startswith(self._base) for entry in entries)
@@ -231,7 +231,7 @@ class MaildirMailer:
     def __init__(
         self, root: Path, chunks: Callable[[Message], AsyncIterator[bytes]], *, hostname: Domain, threads: int = 8
     ) -> None:
-        self._root = root
+        self._root = os.path.abspath(root)
         self._chunks = chunks
         self._hostname = hostname
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="maildir")

@@ -49,18 +49,18 @@ def _delete_bodies(rows: int) -> str:
     return f"DELETE FROM body WHERE message IN ({','.join('?' * rows)})"
 
 
-def _in_pieces(rows: list[tuple[Any, ...]]) -> Iterable[list[tuple[Any, ...]]]:
+def _in_pieces(rows: Sequence[tuple[Any, ...]]) -> Iterable[Sequence[tuple[Any, ...]]]:
     return (rows[start : start + _MOST] for start in range(0, len(rows), _MOST)) if len(rows) > _MOST else (rows,)
 
 
-def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
+def _flat(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
     return list(chain.from_iterable(rows))
 
 
 def write_units(connection: apsw.Connection, units: Sequence[Unit]) -> None:
     """All that the units ask for, within the caller's transaction. Raises apsw.Error."""
     messages = [message for unit in units for message in unit.messages]
-    changes = [_change_row(change) for unit in units for change in unit.changes]
+    changes = [change for unit in units for change in unit.changes]
     records = [_record_row(record) for unit in units for record in unit.records]
     finished = [(int(message.id),) for unit in units for message in unit.finished if not message.large]
     execute = connection.execute
@@ -124,18 +124,6 @@ def _recipient_rows(message: Message) -> list[tuple[Any, ...]]:
         )
         for n, recipient in enumerate(message.envelope.recipients)
     ]
-
-
-def _change_row(change: Change) -> tuple[Any, ...]:
-    return (
-        int(change.message),
-        change.number,
-        int(change.state),
-        change.due,
-        change.attempts,
-        change.lane,
-        change.reply,
-    )
 
 
 def _record_row(record: Record) -> tuple[Any, ...]:

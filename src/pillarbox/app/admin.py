@@ -19,13 +19,13 @@ from typing import Any, Protocol
 from pillarbox.adapters.directory_sqlite import DirectoryError, DirectoryStore, LiveDirectory
 from pillarbox.app.config import Config
 from pillarbox.app.control import Refused
-from pillarbox.app.inspection import MessageRow, RecipientFilter, RecipientRow, SpoolReader
 from pillarbox.app.submission import Submission, UnfitText, compose
 from pillarbox.app.where import WhereError, parse_where, state_word
 from pillarbox.core.address import AddressError, Domain, Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.core.message import header_end
 from pillarbox.engine.directory import User, parse_alias_address
+from pillarbox.engine.inspection import MessageRow, RecipientFilter, RecipientRow, SpoolReader
 from pillarbox.engine.mail import State
 from pillarbox.engine.ports import Circular, NoSuchUser, SpoolError
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from pillarbox.app.inspection import UNSETTLED, RecipientFilter
 from pillarbox.core.address import Mailbox, parse_host
 from pillarbox.core.envelope import MessageId
+from pillarbox.engine.inspection import UNSETTLED, RecipientFilter
 from pillarbox.engine.mail import State
 
 _STATES: dict[str, tuple[frozenset[State], int]] = {  # the states, and the least number of attempts

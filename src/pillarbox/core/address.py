@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import idna
@@ -129,14 +129,23 @@ class Mailbox:
 
     local: LocalPart
     domain: Host
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{self.local}@{self.domain}")
 
     @classmethod
     def parse(cls, source: str) -> Mailbox:
         """From `local@domain` without angle brackets. Raises AddressError, UnknownLiteral."""
-        local, at, domain = source.rpartition("@")
-        if not at:
-            raise AddressError("address has no @domain")
-        return cls(LocalPart.parse(local), parse_host(domain))
+        return _parse_mailbox(source)
 
     def __str__(self) -> str:
-        return f"{self.local}@{self.domain}"
+        return self._text
+
+
+@lru_cache(maxsize=4096)
+def _parse_mailbox(source: str) -> Mailbox:
+    local, at, domain = source.rpartition("@")
+    if not at:
+        raise AddressError("address has no @domain")
+    return Mailbox(LocalPart.parse(local), parse_host(domain))

@@ -7,21 +7,17 @@ A relay is byte-transparent (RFC 5321 §6.4): nothing here folds, decodes or rew
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+from typing import NamedTuple
 
-_FIELDS = re.compile(
-    rb"^(received|from|subject|message-id|date)[ \t]*:[ \t]*([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_FOLD = re.compile(r"\r\n[ \t]+")
+_FOLD = re.compile(rb"\r\n[ \t]+")
+_WANTED = frozenset((b"from", b"subject", b"message-id", b"date"))
 MAX_FIELD = 998  # characters kept of a field that people search by
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderView:
+class HeaderView(NamedTuple):
     """What the server needs to know of a header section. Fields are unfolded text, "" where absent."""
 
     received: int  # how many Received fields: the hops so far (RFC 5321 §6.3)
@@ -43,21 +39,17 @@ def view_header(header: bytes) -> HeaderView:
     """Read the header section; of a field that stands there twice the first counts."""
     received = 0
     found: dict[bytes, str] = {}
-    for name, value in _FIELDS.findall(header):
-        key = name.lower()
+    if b"\r\n " in header or b"\r\n\t" in header:
+        header = _FOLD.sub(b" ", header)
+    for line in header.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        key = name.rstrip(b" \t").lower()
         if key == b"received":
             received += 1
-        elif key not in found:
-            found[key] = _text(value)
+        elif key in _WANTED and key not in found:
+            found[key] = value.strip(b" \t").decode("utf-8", "replace")[:MAX_FIELD]
     get = found.get
     return HeaderView(received, get(b"from", ""), get(b"subject", ""), get(b"message-id", ""), get(b"date", ""))
-
-
-def _text(value: bytes) -> str:
-    text = value.decode("utf-8", "replace")
-    if "\r\n" in text:
-        text = _FOLD.sub(" ", text)
-    return text[:MAX_FIELD]
 
 
 @lru_cache(maxsize=8)
@@ -66,8 +58,7 @@ def date_field(second: int) -> str:
     return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """What a Received field says of the hop that brought the message here (RFC 5321 §4.4)."""
 
     helo: str

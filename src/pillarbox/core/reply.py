@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-_PRINTABLE = re.compile(r"[\t -~]*")
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
 MAX_TEXT = 490  # octets of text in one line, so that a line stays within 512 (RFC 5321 §4.5.3.1.5)
 
@@ -49,12 +48,12 @@ class Reply:
         if self.enhanced is not None and self.enhanced.klass != self.code // 100:
             raise ValueError(f"enhanced code {self.enhanced} does not belong to a {self.code}")
         for line in self.lines:
-            if not _PRINTABLE.fullmatch(line) or len(line) > MAX_TEXT:
+            if not (line.isascii() and line.isprintable()) or len(line) > MAX_TEXT:
                 raise ValueError(f"reply text has octets that may not stand there, or too many: {line!r}")
         prefix = f"{self.enhanced} " if self.enhanced is not None else ""
-        last = len(self.lines) - 1
-        wire = "".join(f"{self.code}{' ' if n == last else '-'}{prefix}{t}\r\n" for n, t in enumerate(self.lines))
-        object.__setattr__(self, "wire", wire.encode("ascii"))
+        *before, last = self.lines
+        wire = "".join([f"{self.code}-{prefix}{line}\r\n" for line in before])
+        object.__setattr__(self, "wire", f"{wire}{self.code} {prefix}{last}\r\n".encode("ascii"))
 
     def __str__(self) -> str:
         prefix = f"{self.enhanced} " if self.enhanced is not None else ""
@@ -136,8 +135,11 @@ SPOOL_FAULT = _reply(451, "4.3.0", "Message could not be stored, try again later
 LOCAL_FAULT = _reply(451, "4.3.0", "Local error in processing, try again later")
 
 
+_SAFE = EnhancedCode(2, 0, 0)
+
+
 def queued(message_id: str) -> Reply:
-    return _reply(250, "2.0.0", f"queued as {message_id}")
+    return Reply(250, _SAFE, (f"queued as {message_id}",))
 
 
 # --- the rest

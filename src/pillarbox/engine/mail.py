@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
@@ -55,8 +56,7 @@ class Row:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(NamedTuple):
     """What was taken from the disk: some recipients of a message, and how many of it still wait there."""
 
     message: Message
@@ -104,8 +104,7 @@ class Failed:
 Outcome = Delivered | Deferred | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What came of a job: an outcome for each of its rows, in order, and what was tried on the way.
 
     No outcomes at all: the job was not tried, since we are closing; its recipients are due when we are back.
@@ -115,8 +114,7 @@ class Report:
     notes: tuple[str, ...] = ()  # attempts that gave no outcome: hosts that could not be reached, DNS answers
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """The new state of one recipient."""
 
     message: MessageId
@@ -128,8 +126,7 @@ class Change:
     reply: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """What must reach the disk together or not at all."""
 
     messages: tuple[Message, ...] = ()

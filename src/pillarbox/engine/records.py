@@ -7,8 +7,8 @@ What the message row itself tells (when, from whom, how large) is not repeated i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pillarbox.core.envelope import MessageId
 
@@ -26,8 +26,7 @@ class Kind(Enum):
     CHANGED = "changed"  # somebody changed it by hand
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """`recipient` is the recipient's number within the message, None where the record is about all of them."""
 
     message: MessageId

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 from itertools import zip_longest
 
@@ -30,6 +31,7 @@ from pillarbox.engine.ports import (
 
 SMTP_PORT = 25
 MAX_HOSTS = 20  # of one MX set
+_REMEMBERED = 4096  # recipients whose route is known without a look-up
 MAX_TRIES = 40  # addresses of all of them
 
 # --- routes
@@ -158,33 +160,35 @@ class Router:
         self._positions: dict[str, int] = {}
         for position, route in enumerate(self._routes):
             self._positions.setdefault(_match_key(route.match), position)
+        self._matched = lru_cache(maxsize=_REMEMBERED)(self._match)
 
     def route(self, mailbox: Mailbox) -> tuple[str, Route]:
         """The lane of the recipient, and the route that says how it is driven."""
-        route = self._first_match(mailbox)
-        if route is None:
-            domain = mailbox.domain
-            route = _HERE if isinstance(domain, Domain) and self._directory.is_local(domain) else _ELSEWHERE
-        return _lane(route, mailbox.domain), route
+        found = self._matched(mailbox)
+        if found is not None:
+            return found
+        domain = mailbox.domain
+        route = _HERE if isinstance(domain, Domain) and self._directory.is_local(domain) else _ELSEWHERE
+        return _lane(route, domain), route
 
-    def _first_match(self, mailbox: Mailbox) -> Route | None:
+    def _match(self, mailbox: Mailbox) -> tuple[str, Route] | None:
         if not (positions := self._positions):
             return None
         first = min((positions[key] for key in _keys_for(mailbox) if key in positions), default=None)
-        return None if first is None else self._routes[first]
+        return None if first is None else (_lane(self._routes[first], mailbox.domain), self._routes[first])
 
 
 def _lane(route: Route, domain: Host) -> str:
     """Jobs of one lane may share a connection, so all that makes connections differ stands in its name."""
-    match route.next_hop:
-        case MaildirHop():
-            return "maildir"
-        case Discard():
-            return "discard"
-        case Mx(port=port):
-            lane = f"mx:{domain}" if port == SMTP_PORT else f"mx:{domain}:{port}"
-        case SmartHost(host=host, port=port):
-            lane = f"smtp:[{host}]:{port}" if ":" in host else f"smtp:{host}:{port}"
+    hop = route.next_hop
+    if isinstance(hop, MaildirHop):
+        return "maildir"
+    if isinstance(hop, Discard):
+        return "discard"
+    if isinstance(hop, Mx):
+        lane = f"mx:{domain}" if hop.port == SMTP_PORT else f"mx:{domain}:{hop.port}"
+    else:
+        lane = f"smtp:[{hop.host}]:{hop.port}" if ":" in hop.host else f"smtp:{hop.host}:{hop.port}"
     if route.tls is not TlsPolicy.OPPORTUNISTIC:
         lane += f";tls={route.tls.value}"
     return lane if route.credentials is None else f"{lane};auth={route.credentials}"

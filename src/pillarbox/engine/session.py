@@ -96,7 +96,6 @@ class Drop:
 
 
 Question = Spill | Accept | Drop
-_QUESTIONS = (Spill, Accept, Drop)
 
 
 class Session:
@@ -130,10 +129,7 @@ class Session:
 
     def handle(self, event: ServerEvent) -> Reply | Question | None:
         """The answer to an event: a reply, none for a piece of a body, or a question first."""
-        answer = _HANDLERS[type(event)](self, event)
-        if isinstance(answer, _QUESTIONS):
-            self._asked = answer
-        return answer
+        return _HANDLERS[type(event)](self, event)
 
     def answer(self, fault: SpoolError | None) -> Reply | None:
         """The answer to the last question: None is "done". Gives the reply that is now due, if any."""
@@ -203,8 +199,8 @@ class Session:
         service = self._service
         message_id = service.ids.next()
         hop = Hop(self._helo, self._peer, str(service.hostname), self._protocol)
-        originals = {recipient.original for recipient in self._recipients.values()}
-        only = str(originals.pop()) if len(originals) == 1 else None
+        originals = {str(recipient.original) for recipient in self._recipients.values()}
+        only = originals.pop() if len(originals) == 1 else None
         trace = received_field(hop, str(message_id), service.clock.now(), only)
         self._intake = Intake(message_id, trace, service.message_size)
         return r.START_DATA
@@ -216,16 +212,20 @@ class Session:
     def _body_chunk(self, event: BodyChunk) -> Question | None:
         assert self._intake is not None
         piece = self._intake.add(event.octets)
-        return Spill(self._intake.id, piece) if piece is not None else None
+        return self._ask(Spill(self._intake.id, piece)) if piece is not None else None
+
+    def _ask(self, question: Question) -> Question:
+        self._asked = question
+        return question
 
     def _body_end(self, event: BodyEnd) -> Reply | Question:
         intake = self._intake
         assert intake is not None
         rest = intake.finish(event.octets, bare=event.bare)
         if intake.fault is None:
-            return Accept(self._message(intake, rest))
+            return self._ask(Accept(self._message(intake, rest)))
         if intake.spilled:
-            return Drop(intake.id)
+            return self._ask(Drop(intake.id))
         self._clear()
         return intake.fault
 

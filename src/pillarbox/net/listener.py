@@ -13,14 +13,14 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from pillarbox.core import reply as r
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import Clock, Spool, SpoolCallback, SpoolError, Timer
 from pillarbox.engine.session import Accept, Drop, Question, Service, Session
-from pillarbox.smtp.events import ServerEvent, Wait
+from pillarbox.smtp.events import Wait
 from pillarbox.smtp.server import ServerConnection
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,7 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_last_octet",
         "_listener",
+        "_monotonic",
         "_output_full",
         "_reading",
         "_session",
@@ -152,7 +153,8 @@ class Connection(asyncio.Protocol):
         peername = transport.get_extra_info("peername")
         self.peer = peername[0] if isinstance(peername, tuple) else ""
         listener = self._listener
-        self._last_octet = listener.clock.monotonic()
+        self._monotonic = listener.clock.monotonic
+        self._last_octet = self._monotonic()
         self._smtp = ServerConnection(listener.service.hostname)
         self._session = Session(listener.service, self.peer)
         reply = listener.admit(self)
@@ -163,12 +165,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deadline:
             return  # lingering
-        self._last_octet = self._listener.clock.monotonic()
-        smtp = self._smtp
-        smtp.receive_data(data)
+        self._last_octet = self._monotonic()
+        self._smtp.receive_data(data)
         if not self._asking and not self._output_full:
             self._pump()
-        elif smtp.unread > INPUT_HELD:
+        elif self._smtp.unread > INPUT_HELD:
             self._pause()
 
     def eof_received(self) -> bool:
@@ -198,16 +199,16 @@ class Connection(asyncio.Protocol):
         """Send the reply that is due, then handle what has come until it is used up or a question is open."""
         smtp, session = self._smtp, self._session
         out = [] if due is None else [smtp.send(due)]
-        answer: Reply | Question | None = None
+        answer: Any = None
         try:
             while not self._output_full:
-                event = smtp.next_event()
+                event: Any = smtp.next_event()
                 if type(event) is Wait:
                     break
-                answer = session.handle(cast(ServerEvent, event))
+                answer = session.handle(event)
                 if type(answer) is Reply:
                     out.append(smtp.send(answer))
-                elif answer is not None and not self._ask(cast(Question, answer), out):
+                elif answer is not None and not self._ask(answer, out):
                     break
         except Exception:
             out.append(self._bug())
@@ -253,7 +254,7 @@ class Connection(asyncio.Protocol):
         if self._deadline:
             self._after_the_end()
             return
-        self._last_octet = self._listener.clock.monotonic()
+        self._last_octet = self._monotonic()
         try:
             reply = self._session.answer(fault)
         except Exception:
@@ -302,7 +303,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self, *, at_once: bool) -> None:
         """Close behind the last reply. With input unread, close() would reset the connection and lose that reply."""
-        self._deadline = self._listener.clock.monotonic() + LINGER
+        self._deadline = self._monotonic() + LINGER
         if at_once or self._eof:
             self._transport.close()
             return

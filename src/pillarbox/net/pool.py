@@ -101,8 +101,8 @@ class SmtpMailer:
             self._run(end, job, done)
             return
         outcome = Failed if end.permanent else Deferred
-        report = Report((outcome(end.text, job.lane, end.status),) * len(job.rows), tuple(walk.notes))
-        done(job, report)
+        notes = tuple(note for note in walk.notes if note != end.text)
+        done(job, Report((outcome(end.text, job.lane, end.status),) * len(job.rows), notes))
 
     async def _walk(self, walk: MxWalk) -> Outgoing | Exhausted:
         resolver = self._ways.resolver

@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 END_OF_DATA = b"\r\n.\r\n"
+_ALL_OTHERS = bytes(octet for octet in range(256) if octet not in b"\r\n\0")
 MAX_SWALLOWED = 1024 * 1024  # octets of one over-long line that are read and thrown away before we give up on the peer
 
 
@@ -120,8 +121,8 @@ def _held_back(octets: bytes) -> int:
 
 def has_bare_octet(octets: bytes) -> bool:
     """Whether a NUL, a CR without its LF or an LF without its CR is in there; no CRLF may be cut at either end."""
-    pairs = octets.count(b"\r\n")
-    return octets.count(b"\n") != pairs or octets.count(b"\r") != pairs or b"\0" in octets
+    ends = octets.translate(None, _ALL_OTHERS)
+    return ends != b"\r\n" * (len(ends) >> 1)
 
 
 class UnsafeOctets(ValueError):

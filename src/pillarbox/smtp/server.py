@@ -22,6 +22,8 @@ MAX_LINE = 512  # octets with CRLF, RFC 5321 §4.5.3.1.4
 MAX_LINES: Mapping[Verb, int] = {Verb.MAIL: MAX_LINE + 26 + 17}  # SIZE (RFC 1870 §3) and 8BITMIME (RFC 6152 §2)
 _LONGEST = max(MAX_LINES.values())
 
+_CLOSED, _DATA, _PAUSED, _NEED_DATA = ServerState.CLOSED, ServerState.DATA, Wait.PAUSED, Wait.NEED_DATA
+
 # What is said to a command that may not come in this state; all others get BAD_SEQUENCE (RFC 5321 §4.1.4).
 _OUT_OF_PLACE: Mapping[tuple[ServerState, Verb], Reply] = {
     (ServerState.START, Verb.MAIL): r.NEED_HELO,
@@ -66,13 +68,13 @@ class ServerConnection:
 
     def next_event(self) -> ServerEvent | Wait:
         """The next thing that the peer did."""
-        if self._pending is not None or self.state is ServerState.CLOSED:
-            return Wait.PAUSED
-        if self.state is ServerState.DATA:
+        if self._pending is not None or self.state is _CLOSED:
+            return _PAUSED
+        if self.state is _DATA:
             return self._next_of_body()
         line = self._lines.next_line()
         if line is None:
-            return Wait.NEED_DATA
+            return _NEED_DATA
         if isinstance(line, LineFault):
             return self._refuse(None, r.LINE_TOO_LONG if line is LineFault.TOO_LONG else r.TOO_MUCH_GARBAGE)
         return self._command(line)

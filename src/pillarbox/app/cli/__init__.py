@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import apsw
+
 from pillarbox import __version__
 from pillarbox.adapters.directory_sqlite import DirectoryError
 from pillarbox.adapters.spool_schema import SpoolVersion
@@ -21,6 +23,7 @@ from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDirError
 from pillarbox.engine.ports import SpoolError
 
+_KNOWN = (ConfigError, DataDirError, DirectoryError, SpoolVersion, SpoolError, apsw.Error, OSError)
 __all__ = ["main", "parser"]
 
 
@@ -37,20 +40,31 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
+    options = _parsed(argv)
     try:
         status: int = options.run(options)
         sys.stdout.flush()
     except Refused as error:
         return _complain(str(error), 2 if error.usage else 1)
-    except (ConfigError, DataDirError, DirectoryError, SpoolVersion, SpoolError) as error:
-        return _complain(str(error), 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush fails, too
         return 1
+    except _KNOWN as error:
+        return _complain(str(error), 1)
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """As parse_args, but terms of a WHERE may stand behind an option, too: argparse leaves those over."""
+    top = parser()
+    options, rest = top.parse_known_args(argv)
+    if rest and (not hasattr(options, "where") or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.where = [*options.where, *rest]
+    return options
 
 
 def _complain(text: str, status: int) -> int:

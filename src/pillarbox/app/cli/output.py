@@ -116,8 +116,14 @@ def _recipient(row: Data) -> str:
 def _event(record: Data, names: Mapping[int, str]) -> str:
     number = record["recipient"]
     whom = "" if number is None else f" {path(names.get(number, f'#{number}'))}"
-    detail = "; ".join(f"{name} {visible(value)}" for name, value in record["detail"].items())
+    detail = "; ".join(_detail(name, value) for name, value in record["detail"].items())
     return f"{moment(record['at'])}  {record['kind']}{whom}{': ' if detail else ''}{detail}"
+
+
+def _detail(name: str, value: Any) -> str:
+    if name == "text":
+        return visible(value)
+    return f"{name} {moment(value) if name == 'due' else visible(value)}"
 
 
 def _outlook(row: Data, now: float) -> list[str]:

@@ -17,11 +17,12 @@ _LIMIT = 1000  # rows that `queue list` shows unless told otherwise
 
 def register(verbs: Group) -> None:
     queue = add_verb(verbs, "queue", _queue, "show the queue, count what is in it, or try it again now")
+    queue.add_argument("action", nargs="?", default="list", metavar="ACTION", help="list (the default), count or retry")
     queue.add_argument(
-        "words",
+        "where",
         nargs="*",
-        metavar="[list|count|retry] WHERE",
-        help="WHERE: terms such as domain=example.org state=deferred; default: all that is not settled",
+        metavar="WHERE",
+        help="terms such as domain=example.org state=deferred; default: all that is not settled",
     )
     queue.add_argument("--limit", type=_count, default=_LIMIT, metavar="N", help=f"rows to list (default {_LIMIT})")
     add_verb(verbs, "why", _why, "tell the life of a message").add_argument("message", metavar="ID")
@@ -38,11 +39,12 @@ def _count(text: str) -> int:
 
 
 def _queue(options: Namespace) -> int:
-    words: list[str] = options.words
-    action = words.pop(0) if words and "=" not in words[0] else "list"
+    action, where = options.action, options.where
+    if "=" in action:  # the action was left out
+        action, where = "list", [action, *where]
     if action not in _ACTIONS:
         raise Refused(f"queue {action}: no such action; allowed: {', '.join(_ACTIONS)}", usage=True)
-    return _ACTIONS[action](options, " ".join(words))
+    return _ACTIONS[action](options, " ".join(where))
 
 
 def _list(options: Namespace, where: str) -> int:

@@ -21,7 +21,8 @@ def register(verbs: Group) -> None:
 
 
 def _serve(options: Namespace) -> int:
-    return daemon.serve(options.config)
+    config: Path | None = options.config
+    return daemon.serve(config)
 
 
 def _check(options: Namespace) -> int:

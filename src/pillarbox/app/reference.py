@@ -1,0 +1,150 @@
+"""The reference pages that are made from the code: `python -m pillarbox.app.reference [DIRECTORY]`.
+
+`configuration.md` from the fields of `config.py`, `cli.md` from the parser of `cli`. Nothing is said here that is said
+there; a test holds the committed pages against what this gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pillarbox.app.cli import parser
+from pillarbox.app.config import LATER, REQUIRED, Config, Section, Setting, documented
+from pillarbox.app.config_values import shown
+
+DIRECTORY = Path("docs/reference")
+_MADE = "<!-- Made by `make docs` from the code; edit {} instead. -->\n"
+
+
+def pages() -> Mapping[str, str]:
+    """The text of each page by its file name."""
+    return {"configuration.md": "\n".join(_configuration()), "cli.md": "\n".join(_cli())}
+
+
+def main() -> None:
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY
+    for name, text in pages().items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+# --- configuration.md
+
+_CONFIGURATION = """\
+# Configuration
+
+`pillarbox.toml` in the current directory, or the file that `--config` names; without either the defaults below hold.
+It is TOML. Every key may be left out but those marked as required. A key or value that is not known is an error that
+names the line, the key, what is allowed and what was probably meant; all errors are shown at once, and nothing is
+started.
+"""
+_LATER = """\
+## Keys of later versions
+
+These are known, so that a configuration can be written for what is to come, and may have only the value given here:
+this version can't do more. A key without a value can't be used yet.
+"""
+
+
+def _configuration() -> Iterator[str]:
+    yield _MADE.format("`src/pillarbox/app/config.py`")
+    yield _CONFIGURATION
+    sections = []
+    for _, known in documented(Config):
+        if isinstance(known, Section):
+            sections.append(known)
+        else:
+            yield from _setting(known, "##")
+    for section in sections:
+        yield f"## `[[{section.key}]]`\n" if section.many else f"## `[{section.key}]`\n"
+        yield f"{section.doc}\n"
+        for _, known in documented(section.table):
+            if isinstance(known, Setting):
+                yield from _setting(known, "###")
+    yield _LATER
+    yield "| key | only value | feature |\n| --- | --- | --- |"
+    for key, later in LATER.items():
+        yield f"| `{key}` | {'' if later.only is REQUIRED else f'`{shown(later.only)}`'} | {later.feature} |"
+    yield ""
+
+
+def _setting(known: Setting, level: str) -> Iterator[str]:
+    yield f"{level} `{known.key}`\n"
+    yield f"{known.doc}\n"
+    if known.default is REQUIRED:
+        yield "- Required."
+    elif known.default is not None:
+        yield f"- Default: `{shown(known.default)}`"
+    yield f"- Allowed: {'a list, each ' if known.many else ''}{known.kind.allowed}\n"
+
+
+# --- cli.md
+
+_CLI = """\
+# The command line
+
+`pillarbox` is the one program. A verb that asks or changes something reaches the running server over `control.sock`
+in its data directory; with none running it works on the data itself, under a lock. `--config` and `--json` stand
+behind the verb. In JSON times are seconds since the epoch and sizes are octets.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+
+WHERE is one or more terms `field=value`, all of which must hold: `id`, `sender`, `recipient`, `domain`, `lane`, and
+`state`, which is one of `queued` (not settled: the default), `scheduled`, `deferred` (scheduled, and tried before),
+`active`, `delivered`, `failed`, `expired`.
+"""
+
+
+def _cli() -> Iterator[str]:
+    yield _MADE.format("`src/pillarbox/app/cli/`")
+    yield _CLI
+    for verb in _verbs(parser()):
+        yield f"## `{verb.prog}`\n"
+        yield f"{verb.description}\n"
+        yield f"```\n{_usage(verb)}\n```\n"
+        arguments = [
+            action for action in verb._actions if action.help and action.dest not in ("help", "config", "json")
+        ]
+        yield from (f"- `{_name(action)}`: {action.help}" for action in arguments)
+        if arguments:
+            yield ""
+
+
+def _verbs(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The verbs that do something: those with no verb below them."""
+    below = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield top
+    for action in below:
+        for verb in action.choices.values():
+            yield from _verbs(verb)
+
+
+def _usage(verb: argparse.ArgumentParser) -> str:
+    """The usage on one line; argparse breaks it by the width of the terminal and the version of Python."""
+    words = [verb.prog]
+    for action in verb._actions:
+        if action.dest != "help":
+            words.append(_bracketed(action))
+    return " ".join(words)
+
+
+def _bracketed(action: argparse.Action) -> str:
+    name = _name(action)
+    if action.nargs in ("+", "*"):
+        name += "..."
+    return name if action.required else f"[{name}]"
+
+
+def _name(action: argparse.Action) -> str:
+    metavar: Any = action.metavar
+    if not action.option_strings:
+        return str(metavar)
+    return f"{action.option_strings[0]} {metavar}" if metavar else action.option_strings[0]
+
+
+if __name__ == "__main__":
+    main()
