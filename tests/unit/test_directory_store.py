@@ -172,3 +172,14 @@ def test_the_live_directory_follows_on_reload(store: DirectoryStore) -> None:
     assert port.resolve(ALICE) == Accepted((ALICE,))
     postmaster = Accepted((Mailbox.parse("postmaster@example.test"),))
     assert port.resolve(Mailbox.parse("Postmaster@mx.example.net")) == postmaster
+
+
+def test_a_copy_is_a_directory_of_its_own(store: DirectoryStore, tmp_path: Path) -> None:
+    store.seed([D, D2], LocalPart("me"))
+    store.copy_to(tmp_path / "copy.db")
+    copy = DirectoryStore(tmp_path / "copy.db")
+    assert not copy.created
+    assert copy.snapshot(None) == store.snapshot(None)
+    copy.close()
+    with pytest.raises(DirectoryError, match="already exists"):
+        store.copy_to(tmp_path / "copy.db")

@@ -220,6 +220,7 @@ def test_the_next_server_is_asked_when_one_fails(hosts: Path) -> None:
 def test_the_hosts_file_is_read_again_when_it_changes(hosts: Path) -> None:
     known = Hosts(hosts)
     assert known.find("late.test") == ()
+    assert known.find("relay.test") == ips("192.0.2.80")
     hosts.write_text("192.0.2.90 late.test\n")
     os.utime(hosts, ns=(1, 1))
     assert known.find("late.test") == ips("192.0.2.90")

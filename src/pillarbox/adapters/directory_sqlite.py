@@ -67,6 +67,10 @@ class DirectoryStore:
     def close(self) -> None:
         self._db.close()
 
+    def copy_to(self, path: Path) -> None:
+        """A consistent copy in a new file, for a backup."""
+        self._rows("VACUUM INTO ?", str(path))
+
     def _upgrade(self) -> bool:
         with self._transaction():
             version = int(self._db.pragma("user_version"))

@@ -34,6 +34,7 @@ _FRESH = 1.0  # seconds by which the kernel's time stamps may lag behind the clo
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._+-")
 _FULL = EnhancedCode(4, 3, 1)
 _FAULT = EnhancedCode(4, 3, 0)
+_NOT_TRIED = Report(())  # we are closing
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = logging.getLogger(__name__)
 
@@ -241,7 +242,7 @@ class MaildirMailer:
     def deliver(self, job: Job, done: Callable[[Job, Report], None]) -> None:
         loop = asyncio.get_running_loop()
         if self._closed:
-            loop.call_soon(done, job, _deferred(job, "the server is shutting down"))
+            loop.call_soon(done, job, _NOT_TRIED)
             return
         batch = _Batch([_Letter(self._root, self._hostname, job.message, row) for row in job.rows])
         content = job.message.content
@@ -272,8 +273,11 @@ class MaildirMailer:
             async for chunk in self._chunks(message):
                 await run(batch.write, chunk)
             return await run(batch.end)
-        except BaseException:
-            run(batch.drop)  # not waited for: this may be a cancellation
+        except asyncio.CancelledError:
+            run(batch.drop)  # not waited for: we are closing
+            raise
+        except Exception:
+            await run(batch.drop)  # waited for: the next attempt uses the same names
             raise
 
     def _finished(
@@ -281,7 +285,7 @@ class MaildirMailer:
     ) -> None:
         self._under_way.discard(work)
         if work.cancelled():
-            report = _deferred(job, "the server is shutting down")
+            report = _NOT_TRIED
         elif (error := work.exception()) is None:
             report = Report(work.result())
         elif isinstance(error, SpoolError):

@@ -64,7 +64,7 @@ class SqliteSpoolReader:
 
     async def _records(self, message: MessageId) -> tuple[Record, ...]:
         rows = await self._spool.query(
-            "SELECT at, kind, recipient, detail FROM record WHERE message = ? ORDER BY rowid", (int(message),)
+            "SELECT at, kind, recipient, detail FROM record WHERE message = ? ORDER BY serial", (int(message),)
         )
         return tuple(
             Record(message, at, Kind(kind), recipient, tuple(json.loads(detail).items()))

@@ -1,94 +1,71 @@
-"""Messages, recipients and records as rows of the spool, both ways, many rows to a statement.
+"""Units as rows of the spool, and rows as messages.
 
-A statement is what costs in a commit: each drops the interpreter's lock and takes it back. So rows go in by one
-statement for up to `_MOST` of them. Knows SQL, but no transactions and no threads.
+A unit becomes rows of the view `work` (see `spool_schema.py`) on the thread that hands it in; all rows of a commit go
+to the disk by one statement, since each statement drops the interpreter's lock and waits to have it back. Knows SQL,
+but no transactions and no threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
 
 import apsw
 
+from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Change, Leased, Message, Row, State, Unit
-from pillarbox.engine.records import Record
+from pillarbox.engine.mail import Leased, Message, Row, State, Unit
 
-_MOST = 64  # rows in one statement
-_MESSAGE_COLUMNS = (
-    "id, received_at, sender, body_type, listener, peer, helo, protocol, size, eight_bit, large,"
-    " header_from, header_subject, header_message_id, header_date"
-)
-_RECIPIENT_COLUMNS = "message, number, address, original, lane, state, due, attempts, reply"
+MOST_ROWS = 512  # in one statement
+_STEP = 8  # a statement has a multiple of so many rows, so that few have to be prepared
 _LEASED = int(State.LEASED)
+_MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
+_CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
+_PADDING = (None,) * WORK_COLUMNS
+_AFTER_RECIPIENT, _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 10), (None,) * (WORK_COLUMNS - 8)
+_AFTER_RECORD, _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 6), (None,) * (WORK_COLUMNS - 2)
+
+WorkRow = tuple[Any, ...]
+
+
+def unit_rows(unit: Unit) -> list[WorkRow]:
+    """Everything that a unit asks for."""
+    rows: list[WorkRow] = []
+    for message in unit.messages:
+        rows.append(_message_row(message))
+        rows.extend(_recipient_rows(message))
+    for change in unit.changes:
+        rows.append((_CHANGE, *change, *_AFTER_CHANGE))
+    for record in unit.records:
+        row = (_RECORD, record.message, record.at, record.kind._value_, record.recipient, record.detail_json())
+        rows.append(row + _AFTER_RECORD)
+    for message in unit.finished:
+        if not message.large:
+            rows.append((_FINISHED, message.id, *_AFTER_FINISHED))
+    return rows
+
+
+def write_rows(connection: apsw.Connection, rows: Sequence[WorkRow]) -> None:
+    """Write up to MOST_ROWS rows by one statement, which is a transaction of its own outside of one."""
+    missing = -len(rows) % _STEP
+    connection.execute(_insert(len(rows) + missing), list(chain(*rows, *(_PADDING,) * missing)))
 
 
 @cache
-def _insert(table: str, columns: str, rows: int) -> str:
-    row = "(" + ",".join("?" * (columns.count(",") + 1)) + ")"
-    return f"INSERT INTO {table} ({columns}) VALUES " + ",".join((row,) * rows)
+def _insert(rows: int) -> str:
+    row = "(" + ",".join("?" * WORK_COLUMNS) + ")"
+    return "INSERT INTO work VALUES " + ",".join((row,) * rows)
 
 
-@cache
-def _update(rows: int) -> str:
-    return (
-        "WITH new (message, number, state, due, attempts, lane, reply) AS (VALUES "
-        + ",".join(("(?,?,?,?,?,?,?)",) * rows)
-        + ") UPDATE recipient SET state = new.state, due = new.due, attempts = new.attempts, lane = new.lane,"
-        " reply = new.reply FROM new WHERE recipient.message = new.message AND recipient.number = new.number"
-    )
-
-
-@cache
-def _delete_bodies(rows: int) -> str:
-    return f"DELETE FROM body WHERE message IN ({','.join('?' * rows)})"
-
-
-def _in_pieces(rows: Sequence[tuple[Any, ...]]) -> Iterable[Sequence[tuple[Any, ...]]]:
-    return (rows[start : start + _MOST] for start in range(0, len(rows), _MOST)) if len(rows) > _MOST else (rows,)
-
-
-def _flat(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-    return list(chain.from_iterable(rows))
-
-
-def write_units(connection: apsw.Connection, units: Sequence[Unit]) -> None:
-    """All that the units ask for, within the caller's transaction. Raises apsw.Error."""
-    messages = [message for unit in units for message in unit.messages]
-    changes = [change for unit in units for change in unit.changes]
-    records = [_record_row(record) for unit in units for record in unit.records]
-    finished = [(int(message.id),) for unit in units for message in unit.finished if not message.large]
-    execute = connection.execute
-    if messages:
-        _write_messages(connection, messages)
-    for rows in _in_pieces(changes) if changes else ():
-        execute(_update(len(rows)), _flat(rows))
-    for rows in _in_pieces(records) if records else ():
-        execute(_insert("record", "message, at, kind, recipient, detail", len(rows)), _flat(rows))
-    for rows in _in_pieces(finished) if finished else ():
-        execute(_delete_bodies(len(rows)), _flat(rows))
-
-
-def _write_messages(connection: apsw.Connection, messages: list[Message]) -> None:
-    execute = connection.execute
-    for rows in _in_pieces([_message_row(message) for message in messages]):
-        execute(_insert("message", _MESSAGE_COLUMNS, len(rows)), _flat(rows))
-    for rows in _in_pieces(list(chain.from_iterable(map(_recipient_rows, messages)))):
-        execute(_insert("recipient", _RECIPIENT_COLUMNS, len(rows)), _flat(rows))
-    bodies = [(int(message.id), message.content) for message in messages if not message.large]
-    for rows in _in_pieces(bodies) if bodies else ():
-        execute(_insert("body", "message, octets", len(rows)), _flat(rows))
-
-
-def _message_row(message: Message) -> tuple[Any, ...]:
+def _message_row(message: Message) -> WorkRow:
     envelope, header = message.envelope, message.header
     return (
-        int(message.id),
+        _MESSAGE,
+        message.id,
         message.received_at,
         None if envelope.sender is None else str(envelope.sender),
         envelope.body_type._value_,
@@ -103,31 +80,28 @@ def _message_row(message: Message) -> tuple[Any, ...]:
         header.subject,
         header.message_id,
         header.date,
+        None if message.large else message.content,
     )
 
 
-def _recipient_rows(message: Message) -> list[tuple[Any, ...]]:
+def _recipient_rows(message: Message) -> list[WorkRow]:
     """Leased at birth: whoever accepted the message delivers it, without a second write that says so."""
-    number = int(message.id)
-    due = message.received_at
     return [
         (
+            _RECIPIENT,
+            message.id,
             number,
-            n,
             str(recipient.address),
             None if recipient.original is recipient.address else str(recipient.original),
             "",
             _LEASED,
-            due,
+            message.received_at,
             0,
             "",
+            *_AFTER_RECIPIENT,
         )
-        for n, recipient in enumerate(message.envelope.recipients)
+        for number, recipient in enumerate(message.envelope.recipients)
     ]
-
-
-def _record_row(record: Record) -> tuple[Any, ...]:
-    return (int(record.message), record.at, record.kind.value, record.recipient, record.detail_json())
 
 
 def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
@@ -154,7 +128,7 @@ def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
 
 def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message, list[Row]]:
     """One message with all of its recipients, without its text."""
-    found: Any = connection.execute(f"SELECT {_MESSAGE_COLUMNS} FROM message WHERE id = ?", (message_id,)).fetchone()
+    found: Any = connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
     recipients: Any = connection.execute(
         "SELECT number, address, original, attempts FROM recipient WHERE message = ? ORDER BY number", (message_id,)
     )

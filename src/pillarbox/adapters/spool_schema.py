@@ -48,13 +48,45 @@ CREATE TABLE recipient (
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
 CREATE TABLE record (
     message INTEGER NOT NULL,
+    serial INTEGER NOT NULL,            -- within the message, from 1
     at REAL NOT NULL,
     kind TEXT NOT NULL,
     recipient INTEGER,                  -- NULL: about the whole message
-    detail TEXT NOT NULL                -- a JSON object
-) STRICT;
-CREATE INDEX record_message ON record (message);
+    detail TEXT NOT NULL,               -- a JSON object
+    PRIMARY KEY (message, serial)
+) STRICT, WITHOUT ROWID;
 """
+
+# What reaches the disk together is one INSERT into this view, whatever it changes: a commit is a single statement, and
+# so gives up the interpreter's lock once. `kind` says which trigger a row is for; a row of kind 0 is padding.
+WORK_COLUMNS = 17  # kind, then a to p
+_LETTERS = "abcdefghijklmnop"
+_SERIAL = "(SELECT ifnull(max(serial), 0) + 1 FROM record WHERE message = NEW.a)"
+_TRIGGERS = {
+    "message": """
+        INSERT INTO message VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i, NEW.j, NEW.k,
+            NEW.l, NEW.m, NEW.n, NEW.o);
+        INSERT INTO body SELECT NEW.a, NEW.p WHERE NEW.p IS NOT NULL;""",
+    "recipient": """
+        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i);""",
+    "change": """
+        UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g
+            WHERE message = NEW.a AND number = NEW.b;""",
+    "record": f"""
+        INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.b, NEW.c, NEW.d, NEW.e);""",
+    "finished": """
+        DELETE FROM body WHERE message = NEW.a;""",
+}
+WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
+
+
+def _work() -> str:
+    columns = ", ".join(f"NULL AS {letter}" for letter in _LETTERS)
+    triggers = [
+        f"CREATE TRIGGER work_{name} INSTEAD OF INSERT ON work WHEN NEW.kind = {WORK_KINDS[name]} BEGIN {body} END;"
+        for name, body in _TRIGGERS.items()
+    ]
+    return "\n".join([f"CREATE VIEW work AS SELECT 0 AS kind, {columns};", *triggers])
 
 
 class SpoolVersion(Exception):
@@ -77,7 +109,7 @@ def open_spool(path: Path) -> apsw.Connection:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("cache_size", -8192)  # KiB
-    connection.wal_autocheckpoint(0)
+    connection.wal_autocheckpoint(0)  # the writer checkpoints, between commits
     return connection
 
 
@@ -85,7 +117,7 @@ def _create(connection: apsw.Connection) -> None:
     connection.pragma("auto_vacuum", 2)  # incremental; only settable before the first table
     connection.pragma("journal_mode", "wal")
     with connection:
-        connection.execute(_TABLES)
+        connection.execute(_TABLES + _work())
         connection.pragma("user_version", VERSION)
 
 

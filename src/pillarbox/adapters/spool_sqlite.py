@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import apsw
 
 from pillarbox.adapters.spool_bodies import BodyFiles
-from pillarbox.adapters.spool_rows import lease, write_units
+from pillarbox.adapters.spool_rows import lease, unit_rows, write_rows
 from pillarbox.adapters.spool_schema import open_reader
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
@@ -61,7 +61,7 @@ class SqliteSpool:
     # --- the port
 
     def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        pending = Pending(unit, done, urgent)
+        pending = Pending(unit, unit_rows(unit), done, urgent)
         for message in unit.messages:
             if message.large:
                 self._threads.submit(self._sync_then_write, message, pending)
@@ -268,5 +268,5 @@ def _make_due(connection: apsw.Connection, messages: Sequence[MessageId], now: f
         if changed := connection.changes():
             count += changed
             record = Record(message, now, Kind.CHANGED, None, (("text", "to be tried now, by an operator"),))
-            write_units(connection, [Unit(records=(record,))])
+            write_rows(connection, unit_rows(Unit(records=(record,))))
     return count

@@ -21,7 +21,7 @@ from typing import Any
 import apsw
 
 from pillarbox.adapters.spool_bodies import BodyFiles
-from pillarbox.adapters.spool_rows import disown, write_units
+from pillarbox.adapters.spool_rows import MOST_ROWS, WorkRow, disown, write_rows
 from pillarbox.adapters.spool_schema import open_spool
 from pillarbox.engine.mail import Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 512  # units in one commit
 PATIENCE = 0.005  # seconds that a unit nobody waits for may wait for company
-CHECKPOINT_PAGES = 4000  # pages of the write-ahead log (16 MiB) after which it is copied to its place
+CHECKPOINT_OCTETS = 16 * 1024 * 1024  # of the write-ahead log, after which it is copied to its place
+COMMIT_OCTETS = 48 * 1024  # that a commit adds to the log beside the texts, at a guess
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Pending:
     """A unit on its way to the disk."""
 
     unit: Unit
+    rows: list[WorkRow]
     done: SpoolCallback
     urgent: bool
     error: SpoolError | None = None
@@ -63,9 +65,9 @@ class Writer:
         self._bodies = bodies
         self._report = report
         self._queue: SimpleQueue[_Item] = SimpleQueue()
-        self._wal_pages = 0
+        self._logged = 0  # octets in the write-ahead log, at a guess
         self._disowned: list[int] = []  # refused after a fault of the disk, yet perhaps on it
-        self._connection: apsw.Connection | None = self._open()
+        self._connection: apsw.Connection | None = open_spool(path)
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
@@ -78,15 +80,6 @@ class Writer:
         self._thread.join()
 
     # --- on the writer's thread
-
-    def _open(self) -> apsw.Connection:
-        connection = open_spool(self._path)
-        connection.set_wal_hook(self._committed)
-        return connection
-
-    def _committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
 
     def _run(self) -> None:
         running = True
@@ -136,7 +129,7 @@ class Writer:
         try:
             if any(message.large for pending in batch for message in pending.unit.messages):
                 self._bodies.sync_names()
-            self._transaction(lambda connection: write_units(connection, [pending.unit for pending in batch]))
+            self._write([row for pending in batch for row in pending.rows])
         except SpoolError as error:
             for pending in batch:
                 pending.error = error
@@ -150,14 +143,31 @@ class Writer:
                 log.exception("spool: a unit could not be stored")
                 batch[0].error = SpoolBroken(str(error))
 
+    def _write(self, rows: list[WorkRow]) -> None:
+        """One statement is a transaction of its own; what is too much for one gets a transaction around it."""
+        if len(rows) <= MOST_ROWS:
+            self._guarded(lambda connection: write_rows(connection, rows))
+        else:
+            pieces = [rows[start : start + MOST_ROWS] for start in range(0, len(rows), MOST_ROWS)]
+            self._transaction(lambda connection: _write_all(connection, pieces))
+        self._logged += COMMIT_OCTETS
+
     def _transaction(self, work: Callable[[apsw.Connection], Any]) -> Any:
-        """Raises SpoolError for faults of the disk, anything else for faults of the work."""
-        connection = self._connection or self._reopen()
-        try:
+        """Raises as `_guarded` does."""
+
+        def enclosed(connection: apsw.Connection) -> Any:
             connection.execute("BEGIN IMMEDIATE")
             result = work(connection)
             connection.execute("COMMIT")
             return result
+
+        return self._guarded(enclosed)
+
+    def _guarded(self, work: Callable[[apsw.Connection], Any]) -> Any:
+        """Raises SpoolError for faults of the disk, anything else for faults of the work; nothing is half done."""
+        connection = self._connection or self._reopen()
+        try:
+            return work(connection)
         except apsw.FullError as error:
             self._roll_back(connection)
             raise SpoolFull(str(error)) from error
@@ -185,7 +195,7 @@ class Writer:
 
     def _reopen(self) -> apsw.Connection:
         try:
-            connection = self._open()
+            connection = open_spool(self._path)
             with connection:
                 disown(connection, self._disowned)
         except apsw.Error as error:
@@ -203,11 +213,17 @@ class Writer:
             errand.result(result, None)
 
     def _checkpoint(self) -> None:
-        if self._wal_pages < CHECKPOINT_PAGES or self._connection is None:
+        """Between commits, when nobody waits for it, and only here: readers never do."""
+        if self._logged < CHECKPOINT_OCTETS or self._connection is None:
             return
-        self._wal_pages = 0
+        self._logged = 0
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
             log.warning("spool: checkpoint: %s", error)
             self._abandon(self._connection)
+
+
+def _write_all(connection: apsw.Connection, pieces: list[list[WorkRow]]) -> None:
+    for piece in pieces:
+        write_rows(connection, piece)
