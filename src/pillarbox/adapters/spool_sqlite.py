@@ -28,6 +28,7 @@ from pillarbox.engine.records import Kind, Record
 log = logging.getLogger(__name__)
 
 BODY_THREADS = 4
+PATIENCE = 0.005  # seconds that a unit nobody waits for may wait for company
 READ_SIZE = 256 * 1024  # octets of a large body in memory at a time
 FORGET_AT_ONCE = 500  # messages removed from the history in one commit
 _VACUUM_PAGES = 1000
@@ -46,6 +47,9 @@ class SqliteSpool:
         self._threads = ThreadPoolExecutor(BODY_THREADS, thread_name_prefix="spool-body")
         self._reader = open_reader(path)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
+        self._outbox: list[Pending] = []  # for the writer, at the end of this turn of the loop
+        self._flushing = False
+        self._patience: asyncio.TimerHandle | None = None
         self._removals_held = 0
         self._held_removals: list[MessageId] = []
         self.last_id = self._recover()
@@ -61,12 +65,27 @@ class SqliteSpool:
     # --- the port
 
     def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        pending = Pending(unit, unit_rows(unit), done, urgent)
+        pending = Pending(unit, unit_rows(unit), done)
         for message in unit.messages:
             if message.large:
                 self._threads.submit(self._sync_then_write, message, pending)
                 return
-        self._writer.submit(pending)
+        self._outbox.append(pending)
+        if urgent and not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        elif not urgent and self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE, self._flush)
+
+    def _flush(self) -> None:
+        """Hand all of this turn of the loop to the writer at once: each waking of its thread costs both of them."""
+        self._flushing = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if self._outbox:
+            outbox, self._outbox = self._outbox, []
+            self._writer.submit(outbox)
 
     def spill(self, message: MessageId, octets: bytes, done: SpoolCallback) -> None:
         self._threads.submit(self._append, message, octets, done)
@@ -138,6 +157,7 @@ class SqliteSpool:
 
     async def close(self) -> None:
         """Commit what was handed in, then close the files."""
+        self._flush()
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._reading.shutdown)
@@ -163,7 +183,7 @@ class SqliteSpool:
             self._loop.call_soon_threadsafe(self._completed, [pending])
             return
         message.content = None
-        self._writer.submit(pending)
+        self._writer.submit([pending])
 
     def _report(self, batch: list[Pending]) -> None:
         self._loop.call_soon_threadsafe(self._completed, batch)

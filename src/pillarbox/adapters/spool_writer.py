@@ -14,8 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from time import monotonic
+from queue import SimpleQueue
 from typing import Any
 
 import apsw
@@ -29,7 +28,6 @@ from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, Spool
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 512  # units in one commit
-PATIENCE = 0.005  # seconds that a unit nobody waits for may wait for company
 CHECKPOINT_OCTETS = 16 * 1024 * 1024  # of the write-ahead log, after which it is copied to its place
 COMMIT_OCTETS = 48 * 1024  # that a commit adds to the log beside the texts, at a guess
 
@@ -41,7 +39,6 @@ class Pending:
     unit: Unit
     rows: list[WorkRow]
     done: SpoolCallback
-    urgent: bool
     error: SpoolError | None = None
 
 
@@ -53,7 +50,7 @@ class Errand:
     result: Callable[[Any, BaseException | None], None]
 
 
-_Item = Pending | Errand | None  # None: stop
+_Item = list[Pending] | Errand | None  # None: stop
 
 
 class Writer:
@@ -71,7 +68,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, item: Pending | Errand) -> None:
+    def submit(self, item: list[Pending] | Errand) -> None:
         self._queue.put(item)
 
     def stop(self) -> None:
@@ -82,48 +79,28 @@ class Writer:
     # --- on the writer's thread
 
     def _run(self) -> None:
-        running = True
-        while running:
-            batch, errands, running = self._next()
-            if batch:
-                self._commit(batch)
-                self._report(batch)
-            for errand in errands:
-                self._do(errand)
+        item = self._queue.get()
+        while item is not None:
+            if isinstance(item, Errand):
+                self._do(item)
+                item = self._queue.get()
+            else:
+                item = self._write_all(item)
             self._checkpoint()
         if self._connection is not None:
             self._connection.close()
 
-    def _next(self) -> tuple[list[Pending], list[Errand], bool]:
-        """Wait for work, then take all there is; wait a little longer when nobody waits for any of it."""
-        batch: list[Pending] = []
-        errands: list[Errand] = []
-        get, empty = self._queue.get, self._queue.empty
-        item = get()
-        deadline: float | None = None
-        while True:
-            if item is None:
-                return batch, errands, False
-            if isinstance(item, Errand):
-                errands.append(item)
-                return batch, errands, True
-            batch.append(item)
-            if item.urgent:
-                deadline = 0.0
-            elif deadline is None:
-                deadline = monotonic() + PATIENCE
-            if len(batch) >= MAX_BATCH:
-                return batch, errands, True
-            if not empty():
-                item = get()
-                continue
-            left = deadline - monotonic() if deadline else 0.0
-            if left <= 0:
-                return batch, errands, True
-            try:
-                item = get(timeout=left)
-            except Empty:
-                return batch, errands, True
+    def _write_all(self, batch: list[Pending]) -> _Item:
+        """Commit the batch with all that has come meanwhile; gives what comes next and is something else."""
+        following: _Item = []
+        while len(batch) < MAX_BATCH and not self._queue.empty():
+            following = self._queue.get()
+            if not isinstance(following, list):
+                break
+            batch += following
+        self._commit(batch)
+        self._report(batch)
+        return following if not isinstance(following, list) else self._queue.get()
 
     def _commit(self, batch: list[Pending]) -> None:
         try:

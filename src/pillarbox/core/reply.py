@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
@@ -47,13 +48,14 @@ class Reply:
             raise ValueError(f"not a reply: {self.code} {self.lines}")
         if self.enhanced is not None and self.enhanced.klass != self.code // 100:
             raise ValueError(f"enhanced code {self.enhanced} does not belong to a {self.code}")
-        for line in self.lines:
+        prefix = f"{self.enhanced} " if self.enhanced is not None else ""
+        wire, count = "", len(self.lines)
+        for number, line in enumerate(self.lines, start=1):
             if not (line.isascii() and line.isprintable()) or len(line) > MAX_TEXT:
                 raise ValueError(f"reply text has octets that may not stand there, or too many: {line!r}")
-        prefix = f"{self.enhanced} " if self.enhanced is not None else ""
-        *before, last = self.lines
-        wire = "".join([f"{self.code}-{prefix}{line}\r\n" for line in before])
-        object.__setattr__(self, "wire", f"{wire}{self.code} {prefix}{last}\r\n".encode("ascii"))
+            mark = " " if number == count else "-"
+            wire += f"{self.code}{mark}{prefix}{line}\r\n"
+        object.__setattr__(self, "wire", wire.encode("ascii"))
 
     def __str__(self) -> str:
         prefix = f"{self.enhanced} " if self.enhanced is not None else ""
@@ -72,14 +74,17 @@ def _reply(code: int, enhanced: str | None, *lines: str, closes: bool = False) -
 # --- opening and closing the channel (RFC 5321 §3.1, §3.8, §4.5.3.2.7)
 
 
+@lru_cache(maxsize=16)
 def greeting(hostname: str) -> Reply:
     return _reply(220, None, f"{hostname} ESMTP")
 
 
+@lru_cache(maxsize=16)
 def hello(hostname: str) -> Reply:
     return _reply(250, None, hostname)
 
 
+@lru_cache(maxsize=16)
 def ehlo(hostname: str, keywords: tuple[str, ...]) -> Reply:
     return _reply(250, None, hostname, *keywords)
 

@@ -21,7 +21,6 @@ from pillarbox.engine.mail import (
     Delivered,
     Failed,
     Job,
-    Leased,
     Message,
     Outcome,
     Report,
@@ -107,7 +106,7 @@ class Queue:
         done(error)
         if error is None:
             rows = [Row(number, recipient) for number, recipient in enumerate(message.envelope.recipients)]
-            self._admit(Leased(message, rows, 0))
+            self._admit(message, rows, 0)
 
     def start(self) -> None:
         """Fetch what earlier runs left."""
@@ -133,7 +132,7 @@ class Queue:
                     return
                 found = await self._spool.lease(self._clock.now(), min(room, LEASE_AT_ONCE))
                 for leased in found:
-                    self._admit(leased)
+                    self._admit(*leased)
                 if not found and not self._fetch_again:
                     break
             due = await self._spool.next_due()
@@ -161,25 +160,25 @@ class Queue:
 
     # --- through
 
-    def _admit(self, leased: Leased) -> None:
-        message = leased.message
+    def _admit(self, message: Message, rows: list[Row], waiting: int) -> None:
+        """Take recipients into memory and to their lanes; `waiting` others of the message are on the disk."""
         held = self._held.get(message.id)
         if held is not None:
-            held.here += len(leased.rows)
-            held.waiting -= len(leased.rows)
+            held.here += len(rows)
+            held.waiting -= len(rows)
             message = held.message
         elif len(self._held) >= WINDOW or self._closing:
-            self._put_back(leased)
+            self._put_back(message, rows)
             return
         else:
-            self._held[message.id] = Held(message, len(leased.rows), leased.waiting)
+            self._held[message.id] = Held(message, len(rows), waiting)
             if message.content is not None:
                 self._octets += len(message.content)
                 if self._octets > CONTENT_BUDGET:
                     self._let_go_of_content(message)
-        for name, route, rows in self._routed(leased.rows):
+        for name, route, mine in self._routed(rows):
             lane = self._lanes.get(name) or self._new_lane(name, route)
-            lane.ready.append(Job(message, rows, name))
+            lane.ready.append(Job(message, mine, name))
             self._pump(lane)
 
     def _routed(self, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
@@ -199,15 +198,13 @@ class Queue:
         lane = self._lanes[name] = self._open_lane(name, route)
         return lane
 
-    def _put_back(self, leased: Leased) -> None:
+    def _put_back(self, message: Message, rows: list[Row]) -> None:
         """No room in memory: the disk keeps it, due at once."""
         if self._closing:
             return  # it stays leased, and is due when we are back
         self._starved = True
-        now, message = self._clock.now(), leased.message
-        changes = tuple(
-            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "") for row in leased.rows
-        )
+        now = self._clock.now()
+        changes = tuple(Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "") for row in rows)
         self._write(Unit(changes=changes))
 
     def _pump(self, lane: Lane) -> None:
@@ -279,7 +276,7 @@ class Queue:
             self._clock.call_later(WRITE_AGAIN, partial(self._write, unit))
             return
         for notice in unit.messages:
-            self._admit(Leased(notice, [Row(n, each) for n, each in enumerate(notice.envelope.recipients)], 0))
+            self._admit(notice, [Row(n, each) for n, each in enumerate(notice.envelope.recipients)], 0)
         if self._starved and len(self._held) < WINDOW // 2:
             self.wake()
 

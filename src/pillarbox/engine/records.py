@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from pillarbox.core.envelope import MessageId
 
+_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Kind(Enum):
     """What happened; the value is the word in the database and in `--json`."""
@@ -36,4 +38,4 @@ class Record(NamedTuple):
     detail: tuple[tuple[str, str | int | float], ...]
 
     def detail_json(self) -> str:
-        return json.dumps(dict(self.detail), ensure_ascii=False)
+        return _TO_JSON(dict(self.detail))

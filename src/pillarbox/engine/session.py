@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
@@ -63,14 +64,17 @@ class Service:
 
     def may_relay(self, peer: str) -> bool:
         """Whether the client may send mail to anywhere."""
-        if not self.relay_networks:
-            return False
-        address = ip_address(peer.partition("%")[0])
-        return any(address in network for network in self.relay_networks)
+        return bool(self.relay_networks) and _is_within(peer, self.relay_networks)
 
     @property
     def greeting(self) -> Reply:
         return r.greeting(str(self.hostname))
+
+
+@lru_cache(maxsize=4096)
+def _is_within(peer: str, networks: tuple[IpNetwork, ...]) -> bool:
+    address = ip_address(peer.partition("%")[0])
+    return any(address in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import AddressError, Domain, LocalPart, Mailbox, UnknownLiteral, parse_host
@@ -36,6 +37,7 @@ _FROM = re.compile(rb"FROM:" + _PATH, re.IGNORECASE | re.DOTALL)
 _TO = re.compile(rb"TO:" + _PATH, re.IGNORECASE | re.DOTALL)
 _SOURCE_ROUTE = re.compile(r"@[^@,:\s]+(?:,@[^@,:\s]+)*:")
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")  # RFC 5321 §4.1.2 esmtp-param
+_NO_PARAMETERS = (0, BodyType.SEVEN_BIT)
 _SIZE = re.compile(r"\d{1,20}")  # RFC 1870 §3
 _HELLO_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 
@@ -68,6 +70,16 @@ def _ehlo(argument: bytes, _: Domain) -> ServerEvent:
     return _hello(Verb.EHLO, argument)
 
 
+@lru_cache(maxsize=4096)
+def _mailbox(octets: bytes, syntax: r.Reply) -> Mailbox | None:
+    """What a path names, None for an empty one; `syntax` is what is said when it is none. Raises _Fault."""
+    text = _path(octets, syntax)
+    try:
+        return Mailbox.parse(text) if text else None
+    except AddressError as error:
+        raise _Fault(syntax) from error
+
+
 def _path(octets: bytes, syntax: r.Reply) -> str:
     """The path without brackets and source route, which must be taken and ignored (RFC 5321 §4.1.1.3, appendix F.2)."""
     if len(octets) + 2 > MAX_PATH:
@@ -98,11 +110,8 @@ def _mail(argument: bytes, _: Domain) -> ServerEvent:
     if match is None:
         return Refused(Verb.MAIL, r.SENDER_SYNTAX)
     try:
-        text = _path(match[1], r.SENDER_SYNTAX)
-        sender = Mailbox.parse(text) if text else None
-        size, body_type = _mail_parameters(match[2]) if match[2] else (0, BodyType.SEVEN_BIT)
-    except AddressError:
-        return Refused(Verb.MAIL, r.SENDER_SYNTAX)
+        sender = _mailbox(match[1], r.SENDER_SYNTAX)
+        size, body_type = _mail_parameters(match[2]) if match[2] else _NO_PARAMETERS
     except _Fault as fault:
         return Refused(Verb.MAIL, fault.reply)
     return MailFrom(sender, size, body_type)
@@ -143,14 +152,12 @@ def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
     if match is None:
         return Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
     try:
-        text = _path(match[1], r.RECIPIENT_SYNTAX)
         if match[2] and _parameters(match[2]):
             return Refused(Verb.RCPT, r.UNKNOWN_PARAMETER)
-        if text.lower() == "postmaster":
+        if match[1].lower() == b"postmaster":
             return RcptTo(Mailbox(LocalPart("postmaster"), hostname))
-        return RcptTo(Mailbox.parse(text))
-    except AddressError:
-        return Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
+        recipient = _mailbox(match[1], r.RECIPIENT_SYNTAX)
+        return RcptTo(recipient) if recipient is not None else Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
     except _Fault as fault:
         return Refused(Verb.RCPT, fault.reply)
 

@@ -15,13 +15,18 @@ from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
 from pillarbox.smtp.events import BodyChunk, BodyEnd, LocalProtocolError, Refused, ServerEvent, Wait
 from pillarbox.smtp.framing import DataReader, LineFault, LineReader
-from pillarbox.smtp.grammar import PARSERS, VERBS
+from pillarbox.smtp.grammar import PARSERS, VERBS, Parser
 from pillarbox.smtp.states import SERVER, ServerState, Verb
 
 MAX_LINE = 512  # octets with CRLF, RFC 5321 §4.5.3.1.4
 MAX_LINES: Mapping[Verb, int] = {Verb.MAIL: MAX_LINE + 26 + 17}  # SIZE (RFC 1870 §3) and 8BITMIME (RFC 6152 §2)
 _LONGEST = max(MAX_LINES.values())
 
+# By state and by the word of a command: the commands that may come, with their parsers.
+_EXPECTED: Mapping[ServerState, Mapping[bytes, tuple[Verb, Parser]]] = {
+    state: {verb.value.encode(): (verb, PARSERS[verb]) for verb in verbs if verb in PARSERS}
+    for state, verbs in SERVER.items()
+}
 _CLOSED, _DATA, _PAUSED, _NEED_DATA = ServerState.CLOSED, ServerState.DATA, Wait.PAUSED, Wait.NEED_DATA
 
 # What is said to a command that may not come in this state; all others get BAD_SEQUENCE (RFC 5321 §4.1.4).
@@ -80,23 +85,32 @@ class ServerConnection:
         return self._command(line)
 
     def _command(self, line: bytes) -> ServerEvent:
+        word, _, argument = line.partition(b" ")
+        word = word.upper()
+        expected = _EXPECTED[self.state].get(word)
+        if expected is None or len(line) + 2 > MAX_LINE or b"\n" in line or b"\r" in line or b"\0" in line:
+            refusal = self._refusal(VERBS.get(word), line)
+            if refusal is not None:
+                return refusal
+            assert expected is not None
+        self._pending, parse = expected
+        return parse(argument, self._hostname)
+
+    def _refusal(self, verb: Verb | None, line: bytes) -> Refused | None:
+        """What is wrong with the line before its argument is looked at, the worst first."""
         if b"\n" in line or b"\r" in line or b"\0" in line:
             reply = r.TOO_MUCH_GARBAGE if self._bad_octets else r.BAD_OCTET
             self._bad_octets = True
             return self._refuse(None, reply)
-        word, _, argument = line.partition(b" ")
-        verb = VERBS.get(word.upper())
         if len(line) + 2 > (MAX_LINE if verb is None else MAX_LINES.get(verb, MAX_LINE)):
             return self._refuse(verb, r.LINE_TOO_LONG)
         if verb is None:
             return self._refuse(None, r.UNRECOGNISED)
-        parse = PARSERS.get(verb)
-        if parse is None:
+        if verb not in PARSERS:
             return self._refuse(verb, r.NOT_IMPLEMENTED)
         if verb not in SERVER[self.state]:
             return self._refuse(verb, _OUT_OF_PLACE.get((self.state, verb), r.BAD_SEQUENCE))
-        self._pending = verb
-        return parse(argument, self._hostname)
+        return None
 
     def _refuse(self, verb: Verb | None, reply: Reply) -> Refused:
         self._pending = verb or Verb.NOOP
