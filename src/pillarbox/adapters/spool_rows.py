@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain
 from typing import Any
 
 import apsw
@@ -18,41 +17,43 @@ from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Leased, Message, Row, State, Unit
+from pillarbox.engine.mail import Leased, Message, Row, Unit
 
 MOST_ROWS = 512  # in one statement
 _STEP = 8  # a statement has a multiple of so many rows, so that few have to be prepared
-_LEASED = int(State.LEASED)
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
-_CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
+_CHANGE, _RECORD = WORK_KINDS["change"], WORK_KINDS["record"]
 _PADDING = (None,) * WORK_COLUMNS
-_AFTER_RECIPIENT, _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 10), (None,) * (WORK_COLUMNS - 8)
-_AFTER_RECORD, _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 6), (None,) * (WORK_COLUMNS - 2)
+_BETWEEN = (None,) * 13  # from c to q in the row of a further recipient
+_NO_RECORD = (None,) * 3
+_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 12)
+_BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
 
-WorkRow = tuple[Any, ...]
+Values = list[Any]  # of rows of the view, one behind the other
 
 
-def unit_rows(unit: Unit) -> list[WorkRow]:
+def unit_values(unit: Unit) -> Values:
     """Everything that a unit asks for."""
-    rows: list[WorkRow] = []
+    values: Values = []
     for message in unit.messages:
-        rows.append(_message_row(message))
-        rows.extend(_recipient_rows(message))
-    for change in unit.changes:
-        rows.append((_CHANGE, *change, *_AFTER_CHANGE))
+        values += _message_row(message)
+        for number, recipient in enumerate(message.envelope.recipients[1:], start=1):
+            values += (_RECIPIENT, message.id, number, message.received_at, *_BETWEEN, *_recipient(recipient))
+    finished = [message.id for message in unit.finished if not message.large]
+    for *change, record in unit.changes:
+        told = _NO_RECORD if record is None else (record.at, record.kind._value_, record.detail_json())
+        values += (_CHANGE, *change, *told, change[0] in finished, *_AFTER_CHANGE)
     for record in unit.records:
-        row = (_RECORD, record.message, record.at, record.kind._value_, record.recipient, record.detail_json())
-        rows.append(row + _AFTER_RECORD)
-    for message in unit.finished:
-        if not message.large:
-            rows.append((_FINISHED, message.id, *_AFTER_FINISHED))
-    return rows
+        told = (record.at, record.kind._value_, record.detail_json())
+        values += (_RECORD, record.message, record.recipient, *_BEFORE_RECORD, *told, *_AFTER_RECORD)
+    return values
 
 
-def write_rows(connection: apsw.Connection, rows: Sequence[WorkRow]) -> None:
+def write_values(connection: apsw.Connection, values: Values) -> None:
     """Write up to MOST_ROWS rows by one statement, which is a transaction of its own outside of one."""
-    missing = -len(rows) % _STEP
-    connection.execute(_insert(len(rows) + missing), list(chain(*rows, *(_PADDING,) * missing)))
+    rows = len(values) // WORK_COLUMNS
+    missing = -rows % _STEP
+    connection.execute(_insert(rows + missing), values + [*_PADDING] * missing)
 
 
 @cache
@@ -61,7 +62,7 @@ def _insert(rows: int) -> str:
     return "INSERT INTO work VALUES " + ",".join((row,) * rows)
 
 
-def _message_row(message: Message) -> WorkRow:
+def _message_row(message: Message) -> tuple[Any, ...]:
     envelope, header = message.envelope, message.header
     return (
         _MESSAGE,
@@ -81,27 +82,13 @@ def _message_row(message: Message) -> WorkRow:
         header.message_id,
         header.date,
         None if message.large else message.content,
+        *_recipient(envelope.recipients[0]),
     )
 
 
-def _recipient_rows(message: Message) -> list[WorkRow]:
-    """Leased at birth: whoever accepted the message delivers it, without a second write that says so."""
-    return [
-        (
-            _RECIPIENT,
-            message.id,
-            number,
-            str(recipient.address),
-            None if recipient.original is recipient.address else str(recipient.original),
-            "",
-            _LEASED,
-            message.received_at,
-            0,
-            "",
-            *_AFTER_RECIPIENT,
-        )
-        for number, recipient in enumerate(message.envelope.recipients)
-    ]
+def _recipient(recipient: Recipient) -> tuple[str, str | None]:
+    address, original = recipient.address, recipient.original
+    return str(address), None if original is address else str(original)
 
 
 def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
@@ -116,7 +103,8 @@ def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
     for message_id, mine in numbers.items():
         marks = ",".join("?" * len(mine))
         connection.execute(
-            f"UPDATE recipient SET state = {_LEASED} WHERE message = ? AND number IN ({marks})", (message_id, *mine)
+            f"UPDATE recipient SET state = {State.LEASED:d} WHERE message = ? AND number IN ({marks})",
+            (message_id, *mine),
         )
         message, rows = read_message(connection, message_id)
         waiting: Any = connection.execute(

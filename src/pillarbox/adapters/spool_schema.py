@@ -58,24 +58,28 @@ CREATE TABLE record (
 """
 
 # What reaches the disk together is one INSERT into this view, whatever it changes: a commit is a single statement, and
-# so gives up the interpreter's lock once. `kind` says which trigger a row is for; a row of kind 0 is padding.
-WORK_COLUMNS = 17  # kind, then a to p
-_LETTERS = "abcdefghijklmnop"
+# so gives up the interpreter's lock once. `kind` says which trigger a row is for; a row without one is padding.
+_LETTERS = "abcdefghijklmnopqr"
+WORK_COLUMNS = 1 + len(_LETTERS)
 _SERIAL = "(SELECT ifnull(max(serial), 0) + 1 FROM record WHERE message = NEW.a)"
 _TRIGGERS = {
+    # a to o the message, p its text if small, q and r its first recipient: leased at birth, so that whoever accepted
+    # the message delivers it without a second write that says so
     "message": """
         INSERT INTO message VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i, NEW.j, NEW.k,
             NEW.l, NEW.m, NEW.n, NEW.o);
-        INSERT INTO body SELECT NEW.a, NEW.p WHERE NEW.p IS NOT NULL;""",
+        INSERT INTO body SELECT NEW.a, NEW.p WHERE NEW.p IS NOT NULL;
+        INSERT INTO recipient VALUES (NEW.a, 0, NEW.q, NEW.r, '', 1, NEW.b, 0, '');""",
     "recipient": """
-        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i);""",
-    "change": """
+        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.q, NEW.r, '', 1, NEW.c, 0, '');""",
+    # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with
+    "change": f"""
         UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g
-            WHERE message = NEW.a AND number = NEW.b;""",
+            WHERE message = NEW.a AND number = NEW.b;
+        INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j WHERE NEW.h IS NOT NULL;
+        DELETE FROM body WHERE NEW.k AND message = NEW.a;""",
     "record": f"""
-        INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.b, NEW.c, NEW.d, NEW.e);""",
-    "finished": """
-        DELETE FROM body WHERE message = NEW.a;""",
+        INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j);""",
 }
 WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import apsw
 
 from pillarbox.adapters.spool_bodies import BodyFiles
-from pillarbox.adapters.spool_rows import lease, unit_rows, write_rows
+from pillarbox.adapters.spool_rows import lease, unit_values, write_values
 from pillarbox.adapters.spool_schema import open_reader
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
@@ -43,13 +43,13 @@ class SqliteSpool:
         self.path = path
         self._loop = loop
         self._bodies = BodyFiles(bodies)
+        self._outbox: list[Pending] = []  # for the writer, at the end of this turn of the loop
+        self._flushing = False
+        self._patience: asyncio.TimerHandle | None = None
         self._writer = Writer(path, self._bodies, self._report)
         self._threads = ThreadPoolExecutor(BODY_THREADS, thread_name_prefix="spool-body")
         self._reader = open_reader(path)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._outbox: list[Pending] = []  # for the writer, at the end of this turn of the loop
-        self._flushing = False
-        self._patience: asyncio.TimerHandle | None = None
         self._removals_held = 0
         self._held_removals: list[MessageId] = []
         self.last_id = self._recover()
@@ -65,7 +65,7 @@ class SqliteSpool:
     # --- the port
 
     def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        pending = Pending(unit, unit_rows(unit), done)
+        pending = Pending(unit, unit_values(unit), done)
         for message in unit.messages:
             if message.large:
                 self._threads.submit(self._sync_then_write, message, pending)
@@ -245,6 +245,7 @@ class SqliteSpool:
             else:
                 future.set_exception(error)
 
+        self._flush()  # an errand must find what was handed in before it
         self._writer.submit(Errand(run, settle))
         return future
 
@@ -288,5 +289,5 @@ def _make_due(connection: apsw.Connection, messages: Sequence[MessageId], now: f
         if changed := connection.changes():
             count += changed
             record = Record(message, now, Kind.CHANGED, None, (("text", "to be tried now, by an operator"),))
-            write_rows(connection, unit_rows(Unit(records=(record,))))
+            write_values(connection, unit_values(Unit(records=(record,))))
     return count

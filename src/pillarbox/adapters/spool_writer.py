@@ -20,14 +20,15 @@ from typing import Any
 import apsw
 
 from pillarbox.adapters.spool_bodies import BodyFiles
-from pillarbox.adapters.spool_rows import MOST_ROWS, WorkRow, disown, write_rows
-from pillarbox.adapters.spool_schema import open_spool
+from pillarbox.adapters.spool_rows import MOST_ROWS, Values, disown, write_values
+from pillarbox.adapters.spool_schema import WORK_COLUMNS, open_spool
 from pillarbox.engine.mail import Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 512  # units in one commit
+_MOST_VALUES = MOST_ROWS * WORK_COLUMNS
 CHECKPOINT_OCTETS = 16 * 1024 * 1024  # of the write-ahead log, after which it is copied to its place
 COMMIT_OCTETS = 48 * 1024  # that a commit adds to the log beside the texts, at a guess
 
@@ -37,7 +38,7 @@ class Pending:
     """A unit on its way to the disk."""
 
     unit: Unit
-    rows: list[WorkRow]
+    values: Values
     done: SpoolCallback
     error: SpoolError | None = None
 
@@ -106,7 +107,10 @@ class Writer:
         try:
             if any(message.large for pending in batch for message in pending.unit.messages):
                 self._bodies.sync_names()
-            self._write([row for pending in batch for row in pending.rows])
+            values: Values = []
+            for pending in batch:
+                values += pending.values
+            self._write(values)
         except SpoolError as error:
             for pending in batch:
                 pending.error = error
@@ -120,13 +124,13 @@ class Writer:
                 log.exception("spool: a unit could not be stored")
                 batch[0].error = SpoolBroken(str(error))
 
-    def _write(self, rows: list[WorkRow]) -> None:
+    def _write(self, values: Values) -> None:
         """One statement is a transaction of its own; what is too much for one gets a transaction around it."""
-        if len(rows) <= MOST_ROWS:
-            self._guarded(lambda connection: write_rows(connection, rows))
+        if len(values) <= _MOST_VALUES:
+            self._guarded(lambda connection: write_values(connection, values))
         else:
-            pieces = [rows[start : start + MOST_ROWS] for start in range(0, len(rows), MOST_ROWS)]
-            self._transaction(lambda connection: _write_all(connection, pieces))
+            pieces = [values[start : start + _MOST_VALUES] for start in range(0, len(values), _MOST_VALUES)]
+            self._transaction(lambda connection: _write_pieces(connection, pieces))
         self._logged += COMMIT_OCTETS
 
     def _transaction(self, work: Callable[[apsw.Connection], Any]) -> Any:
@@ -201,6 +205,6 @@ class Writer:
             self._abandon(self._connection)
 
 
-def _write_all(connection: apsw.Connection, pieces: list[list[WorkRow]]) -> None:
+def _write_pieces(connection: apsw.Connection, pieces: list[Values]) -> None:
     for piece in pieces:
-        write_rows(connection, piece)
+        write_values(connection, piece)

@@ -86,12 +86,12 @@ class DataControl:
             folder = Path(name)
             bodies = await data.spool.copy_to(folder / "spool-0.db", folder / "bodies-0")
             data.store.copy_to(folder / "directory.db")
-            await asyncio.to_thread(_archive, folder, target)
-        return {"file": str(target), "octets": target.stat().st_size, "large_bodies": bodies}
+            octets = await asyncio.to_thread(_archive, folder, target)
+        return {"file": str(target), "octets": octets, "large_bodies": bodies}
 
 
-def _archive(folder: Path, target: Path) -> None:
-    """The archive is whole and durable under its name, or not there."""
+def _archive(folder: Path, target: Path) -> int:
+    """The archive is whole and durable under its name, or not there. Gives its size."""
     partial = target.with_name(target.name + ".partial")
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
@@ -99,7 +99,9 @@ def _archive(folder: Path, target: Path) -> None:
                 archive.add(entry, entry.name)
         file.flush()
         os.fsync(file.fileno())
+        octets = file.tell()
     partial.rename(target)
+    return octets
 
 
 async def _answered(ask: Callable[[SpoolCallback], None]) -> None:

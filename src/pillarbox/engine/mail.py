@@ -124,6 +124,7 @@ class Change(NamedTuple):
     attempts: int
     lane: str
     reply: str
+    record: Record | None  # what is told of it
 
 
 class Unit(NamedTuple):
@@ -131,5 +132,5 @@ class Unit(NamedTuple):
 
     messages: tuple[Message, ...] = ()
     changes: tuple[Change, ...] = ()
-    records: tuple[Record, ...] = ()
+    records: tuple[Record, ...] = ()  # beside those of the changes
     finished: tuple[Message, ...] = ()  # all recipients are settled: the body may go

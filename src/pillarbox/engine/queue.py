@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from pillarbox.core.envelope import MessageId
 from pillarbox.engine.dsn import Undelivered
 from pillarbox.engine.mail import (
     Change,
@@ -56,11 +57,15 @@ class Lane:
 
 @dataclass(slots=True)
 class Held:
-    """A message in memory: how many of its recipients are here, and how many wait on the disk."""
+    """A message in memory: how many of its recipients are here, and how many wait on the disk.
+
+    It stays until the disk agrees with what was decided here, so that nothing is fetched by a state of yesterday.
+    """
 
     message: Message
     here: int
     waiting: int
+    unwritten: int = 0  # units about it that are not on the disk yet
 
 
 LaneOpener = Callable[[str, Route], Lane]
@@ -204,7 +209,9 @@ class Queue:
             return  # it stays leased, and is due when we are back
         self._starved = True
         now = self._clock.now()
-        changes = tuple(Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "") for row in rows)
+        changes = tuple(
+            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "", None) for row in rows
+        )
         self._write(Unit(changes=changes))
 
     def _pump(self, lane: Lane) -> None:
@@ -224,22 +231,25 @@ class Queue:
     def _settle(self, job: Job, report: Report) -> None:
         now, message = self._clock.now(), job.message
         changes: list[Change] = []
-        records = [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
+        notes = tuple(Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes)
         undelivered: list[Undelivered] = []
         again = 0
         for row, outcome in zip(job.rows, report.outcomes, strict=True):
             row.attempts += 1
             state, due = self._judge(message, row, outcome, now)
-            change = Change(message.id, row.number, state, due, row.attempts, job.lane, outcome.text)
-            changes.append(change)
-            records.append(_record(change, outcome, now))
+            record = _record(message, row, outcome, state, due=due, now=now)
+            changes.append(Change(message.id, row.number, state, due, row.attempts, job.lane, outcome.text, record))
             if state is State.SCHEDULED:
                 again += 1
                 self._wake_at(due)
             elif not isinstance(outcome, Delivered):
                 undelivered.append(Undelivered(row, outcome, state))
-        finished = self._let_go(message, len(job.rows), again)
-        unit = Unit((), tuple(changes), tuple(records), (message,) if finished else ())
+        held = self._held[message.id]
+        held.here -= len(job.rows)
+        held.waiting += again
+        held.unwritten += 1
+        finished = (message,) if not held.here and not held.waiting else ()
+        unit = Unit((), tuple(changes), notes, finished)
         if undelivered:
             self._task(self._notify(message, undelivered, unit))
         else:
@@ -275,22 +285,23 @@ class Queue:
             log.error("queue: the outcome of a delivery is not on the disk yet: %s", error)
             self._clock.call_later(WRITE_AGAIN, partial(self._write, unit))
             return
+        for message in {change.message for change in unit.changes}:
+            self._agreed(message)
         for notice in unit.messages:
             self._admit(notice, [Row(n, each) for n, each in enumerate(notice.envelope.recipients)], 0)
         if self._starved and len(self._held) < WINDOW // 2:
             self.wake()
 
-    def _let_go(self, message: Message, rows: int, again: int) -> bool:
-        """Some recipients have left the memory; true when all recipients of the message are settled."""
-        held = self._held[message.id]
-        held.here -= rows
-        held.waiting += again
-        if held.here:
-            return False
-        del self._held[message.id]
-        if message.content is not None:
-            self._octets -= len(message.content)
-        return not held.waiting
+    def _agreed(self, message: MessageId) -> None:
+        """The disk has what was decided about a message; with nothing left to decide it leaves the memory."""
+        held = self._held.get(message)
+        if held is None:
+            return
+        held.unwritten -= 1
+        if not held.here and not held.unwritten:
+            del self._held[message]
+            if held.message.content is not None:
+                self._octets -= len(held.message.content)
 
     def _let_go_of_content(self, message: Message) -> None:
         assert message.content is not None
@@ -327,10 +338,10 @@ _KINDS = {
 }
 
 
-def _record(change: Change, outcome: Outcome, now: float) -> Record:
+def _record(message: Message, row: Row, outcome: Outcome, state: State, *, due: float, now: float) -> Record:
     detail: tuple[tuple[str, str | int | float], ...] = (("text", outcome.text), ("next_hop", outcome.next_hop))
     if not isinstance(outcome, Delivered):
         detail += (("status", str(outcome.status)),)
-    if change.state is State.SCHEDULED:
-        detail += (("due", change.due),)
-    return Record(change.message, now, _KINDS[change.state], change.number, detail)
+    if state is State.SCHEDULED:
+        detail += (("due", due),)
+    return Record(message.id, now, _KINDS[state], row.number, detail)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096  # connections the kernel holds until we take them
 INPUT_HELD = 64 * 1024  # octets that may wait while a question is open, before we stop reading
 OUTPUT_HELD = 64 * 1024  # octets of replies a client may leave unread, before we stop answering
-LINGER = 5.0  # seconds that a closed connection is read from, so that the last reply arrives
+LINGER = 2.0  # seconds that a closed connection is read from, so that the last reply arrives
 
 
 @dataclass(frozen=True, slots=True)
