@@ -17,7 +17,7 @@ from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Leased, Message, Row, Unit
+from pillarbox.engine.mail import Leased, Message, Row, State, Unit
 
 MOST_ROWS = 512  # in one statement
 _STEP = 8  # a statement has a multiple of so many rows, so that few have to be prepared
