@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096  # connections the kernel holds until we take them
 INPUT_HELD = 64 * 1024  # octets that may wait while a question is open, before we stop reading
 OUTPUT_HELD = 64 * 1024  # octets of replies a client may leave unread, before we stop answering
+REPLIES_AT_ONCE = 100  # to pipelined commands, in one write
 LINGER = 2.0  # seconds that a closed connection is read from, so that the last reply arrives
 
 
@@ -208,6 +209,9 @@ class Connection(asyncio.Protocol):
                 answer = session.handle(event)
                 if type(answer) is Reply:
                     out.append(smtp.send(answer))
+                    if len(out) == REPLIES_AT_ONCE:
+                        self._transport.write(b"".join(out))
+                        out.clear()
                 elif answer is not None and not self._ask(answer, out):
                     break
         except Exception:
