@@ -28,6 +28,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir, lock_holder
+from pillarbox.core.reply import greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
 
 DNS_LIFETIME = 3.0  # seconds
@@ -156,7 +157,7 @@ def _greets_as(address: Endpoint, hostname: str) -> bool:
     """Is what listens there an SMTP server of our name?"""
     try:
         with socket.create_connection((str(address.ip), address.port), _GREETING_WAIT) as connection:
-            return connection.recv(512).startswith(f"220 {hostname} ".encode())
+            return connection.recv(512).startswith(greeting(hostname).wire)
     except OSError:
         return False
 

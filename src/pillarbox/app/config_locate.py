@@ -61,12 +61,12 @@ class _Locator:
         line = self._current_line()
         array = self._text.startswith("[[", self._at)
         self._at += 2 if array else 1
-        path = self._resolved(self._key(), array)
+        path = self._resolved(self._key(), array=array)
         self._at += 2 if array else 1
         self._lines.setdefault(path, line)
         return path
 
-    def _resolved(self, keys: tuple[str, ...], array: bool) -> KeyPath:
+    def _resolved(self, keys: tuple[str, ...], *, array: bool) -> KeyPath:
         """A header's path with the index of the element that it speaks of behind each array of tables."""
         path: KeyPath = ()
         for position, key in enumerate(keys):

@@ -69,7 +69,10 @@ class Domain:
     @property
     def unicode(self) -> str:
         """The name in U-labels, as a person reads it."""
-        return idna.decode(self.ascii) if "xn--" in self.ascii else self.ascii
+        try:
+            return idna.decode(self.ascii) if "xn--" in self.ascii else self.ascii
+        except idna.IDNAError:  # A-labels that nobody could have made from a name
+            return self.ascii
 
     def __str__(self) -> str:
         return self.ascii
@@ -101,6 +104,8 @@ class AddressLiteral:
         """From `[192.0.2.1]` or `[IPv6:2001:db8::1]`. Raises AddressError, UnknownLiteral."""
         inner = source[1:-1]
         try:
+            if "%" in inner:
+                raise ValueError("a zone has no place in mail")  # and ipaddress lets any octets stand in one
             if inner[:5].lower() == "ipv6:":
                 return cls(ipaddress.IPv6Address(inner[5:]))
             return cls(ipaddress.IPv4Address(inner))

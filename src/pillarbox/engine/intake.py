@@ -66,11 +66,12 @@ class Intake:
         """The last piece. Gives what was not spilled, with the header read; look at `fault` before using it."""
         if bare:
             self.fail(r.BARE_OCTET_IN_DATA)
+            self.fault = r.BARE_OCTET_IN_DATA  # whatever else is wrong: this one closes the channel
             return b""
         spill = self.add(octets)
         rest = spill if spill is not None else self._take()
-        if self.fault is None and self.header is None:
-            self._read_header(rest, whole=True)
+        if self.fault is None and self.header is None and not self._read_header(rest, whole=True):
+            self.fail(r.HEADER_TOO_BIG)
         return rest
 
     def fail(self, fault: Reply) -> None:
@@ -86,9 +87,11 @@ class Intake:
         return octets
 
     def _read_header(self, octets: bytes, *, whole: bool = False) -> bool:
-        """False when the octets hold no whole header section."""
+        """False when the octets hold no whole header section, or a larger one than is taken."""
         end = header_end(octets)
-        if end is None and not whole:
+        if end is None and whole:
+            end = len(octets)
+        if end is None or end - self.trace_size > MAX_HEADER:
             return False
         self.header = view_header(octets[self.trace_size : end])
         if self.header.received >= MAX_HOPS:

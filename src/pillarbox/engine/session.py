@@ -73,7 +73,7 @@ class Service:
 
 @lru_cache(maxsize=4096)
 def _is_within(peer: str, networks: tuple[IpNetwork, ...]) -> bool:
-    address = ip_address(peer.partition("%")[0])
+    address = ip_address(peer)
     return any(address in network for network in networks)
 
 
@@ -165,7 +165,7 @@ class Session:
         """RFC 5321 §4.1.4: clears the transaction; the name is never compared with the address."""
         service = self._service
         ours = event.name.lower() == service.hostname.ascii
-        if ours and event.extended and service.hostname_configured and not self._trusted:
+        if ours and service.hostname_configured and not self._trusted:
             return r.IMPERSONATION
         self._helo = event.name
         self._extended = event.extended
@@ -182,8 +182,6 @@ class Session:
         return r.SENDER_OK
 
     def _rcpt_to(self, event: RcptTo) -> Reply:
-        if len(self._recipients) >= self._service.recipients:
-            return r.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10
         resolution = self._service.directory.resolve(event.recipient)
         if isinstance(resolution, Accepted):
             targets = resolution.targets
@@ -195,6 +193,8 @@ class Session:
             targets = (event.recipient,)
         else:
             return r.RELAY_DENIED
+        if len(self._recipients) + len(targets) > self._service.recipients and self._recipients:
+            return r.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10; an alias counts with all it stands for
         for target in targets:
             self._recipients.setdefault(target, Recipient(target, event.recipient))
         return r.RECIPIENT_OK

@@ -52,9 +52,14 @@ class Transaction:
         impossible = self._impossible()
         if impossible is not None:
             return self._all(impossible)
+        if self._client.state is not ClientState.ENVELOPE:
+            return self._mail()
+        reset = self._client.send(Verb.RSET)
+        return reset + self._mail() if self._pipelining else reset
+
+    def _mail(self) -> bytes:
         client, envelope = self._client, self.job.message.envelope
-        octets = client.send(Verb.RSET) if client.state is ClientState.ENVELOPE else b""
-        octets += client.mail(envelope.sender, self._parameters())
+        octets = client.mail(envelope.sender, self._parameters())
         if self._pipelining:
             octets += b"".join([client.rcpt(row.recipient.address) for row in self.job.rows])
             octets += client.send(Verb.DATA)
@@ -83,6 +88,10 @@ class Transaction:
         if reply.code == 421:  # RFC 5321 §3.8: the channel is closing
             return self._all(Deferred(str(reply), self.next_hop, _status(reply), remote=True))
         match reply.verb:
+            case Verb.RSET:
+                if reply.klass != 2:
+                    return self._all(Deferred(str(reply), self.next_hop, _PROTOCOL, remote=True))
+                return b"" if self._pipelining else self._mail()
             case Verb.MAIL:
                 return self._after_mail(reply)
             case Verb.RCPT:

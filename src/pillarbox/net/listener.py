@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(OUTPUT_HELD)
         peername = transport.get_extra_info("peername")
-        self.peer = peername[0] if isinstance(peername, tuple) else ""
+        self.peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else ""
         listener = self._listener
         self._monotonic = listener.clock.monotonic
         self._last_octet = self._monotonic()

@@ -78,11 +78,20 @@ class Outgoing(asyncio.Protocol):
         self._transaction = Transaction(job, self._client, self.next_hop)
         self._done = done
         self._body = body
-        step = self._transaction.begin()
+        step = self._begun(self._transaction)
         if isinstance(step, Report):
             asyncio.get_running_loop().call_soon(self._finish, step)
         else:
             self._take(step)
+
+    def _begun(self, transaction: Transaction) -> Step:
+        try:
+            return transaction.begin()
+        except ProtocolError as error:
+            return transaction.unsendable(str(error))
+        except Exception:
+            log.exception("bug in a delivery to %s", self.next_hop)
+            return transaction.lost("internal error")
 
     def quit(self) -> None:
         """Say goodbye without waiting for the answer."""

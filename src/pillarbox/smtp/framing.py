@@ -121,8 +121,7 @@ def _held_back(octets: bytes) -> int:
 
 def has_bare_octet(octets: bytes) -> bool:
     """Whether a NUL, a CR without its LF or an LF without its CR is in there; no CRLF may be cut at either end."""
-    ends = octets.translate(None, _ALL_OTHERS)
-    return ends != b"\r\n" * (len(ends) >> 1)
+    return 2 * octets.count(b"\r\n") != len(octets.translate(None, _ALL_OTHERS))
 
 
 class UnsafeOctets(ValueError):

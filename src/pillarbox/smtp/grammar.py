@@ -39,7 +39,8 @@ _SOURCE_ROUTE = re.compile(r"@[^@,:\s]+(?:,@[^@,:\s]+)*:")
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")  # RFC 5321 §4.1.2 esmtp-param
 _NO_PARAMETERS = (0, BodyType.SEVEN_BIT)
 _SIZE = re.compile(r"\d{1,20}")  # RFC 1870 §3
-_HELLO_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HELLO_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 class _Fault(Exception):
@@ -53,7 +54,7 @@ def _hello(verb: Verb, argument: bytes) -> ServerEvent:
     """RFC 5321 §4.1.1.1; the name is not compared with anything (§4.1.4)."""
     try:
         name = argument.strip().decode("ascii")
-        if not _HELLO_NAME.fullmatch(name) or len(name) > 255 or ".." in name:
+        if not _HELLO_NAME.fullmatch(name) or len(name) > 255:
             parse_host(name)
     except UnknownLiteral:
         return Refused(verb, r.HELO_LITERAL)
@@ -90,7 +91,7 @@ def _path(octets: bytes, syntax: r.Reply) -> str:
         raise _Fault(_non_ascii(octets, syntax)) from error
     if text.startswith("@"):
         route = _SOURCE_ROUTE.match(text)
-        if route is None:
+        if route is None or route.end() == len(text):
             raise _Fault(syntax)
         return text[route.end() :]
     return text

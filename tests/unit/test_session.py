@@ -1,0 +1,544 @@
+"""Session: each reply it can give, the questions it puts, and what it does with their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+
+import pytest
+
+from pillarbox.core import reply as r
+from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.envelope import BodyType, Recipient
+from pillarbox.core.message import HeaderView
+from pillarbox.core.reply import Reply
+from pillarbox.engine.ids import IdSource, id_at
+from pillarbox.engine.intake import MAX_HOPS, PIECE, SMALL
+from pillarbox.engine.ports import (
+    Accepted,
+    Circular,
+    Directory,
+    NoSuchUser,
+    NotLocal,
+    Resolution,
+    SpoolBroken,
+    SpoolError,
+    SpoolFull,
+)
+from pillarbox.engine.session import Accept, Drop, Question, Service, Session, Spill
+from pillarbox.sim.clock import VirtualClock
+from pillarbox.smtp.events import (
+    BodyChunk,
+    BodyEnd,
+    DataCommand,
+    Hello,
+    Help,
+    MailFrom,
+    Noop,
+    Quit,
+    RcptTo,
+    Refused,
+    Reset,
+    ServerEvent,
+    Verify,
+)
+from pillarbox.smtp.states import Verb
+
+LOCAL = Domain.parse("example.test")
+HOST = Domain.parse("mx.example.test")
+CLIENT = "192.0.2.7"
+TRUSTED = "198.51.100.7"
+NOW = 1_700_000_000.0
+
+
+def box(text: str) -> Mailbox:
+    return Mailbox.parse(text)
+
+
+ALICE, BOB, CAROL = map(box, ("alice@example.test", "bob@example.test", "carol@elsewhere.example"))
+
+
+@dataclass
+class FakeDirectory:
+    """Meets the port Directory."""
+
+    known: Mapping[Mailbox, Resolution] = field(default_factory=dict)
+
+    def resolve(self, address: Mailbox) -> Resolution:
+        if address.domain != LOCAL:
+            return NotLocal()
+        return self.known.get(address, NoSuchUser())
+
+    def is_local(self, domain: Domain) -> bool:
+        return domain == LOCAL
+
+
+DIRECTORY: Directory = FakeDirectory(
+    {
+        ALICE: Accepted((ALICE,)),
+        BOB: Accepted((BOB,)),
+        box("both@example.test"): Accepted((ALICE, BOB)),
+        box("also-alice@example.test"): Accepted((ALICE,)),
+        box("away@example.test"): Accepted((CAROL,)),
+        box("round@example.test"): Circular(),
+        box("many@example.test"): Accepted(tuple(box(f"u{number}@example.test") for number in range(999))),
+        **{(one := box(f"n{number}@example.test")): Accepted((one,)) for number in range(1001)},
+    }
+)
+
+
+def service(**changes: object) -> Service:
+    clock = VirtualClock(NOW)
+    made = Service(
+        listener="mx",
+        hostname=HOST,
+        hostname_configured=True,
+        message_size=1_000_000,
+        recipients=1000,
+        errors=20,
+        relay_networks=(ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
+        directory=DIRECTORY,
+        clock=clock,
+        ids=IdSource(clock),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+Answer = Reply | Question | None
+
+
+def hello(name: str = "client.example", *, extended: bool = True) -> Hello:
+    return Hello(name, extended)
+
+
+def mail(sender: Mailbox | None = BOB, size: int = 0, body_type: BodyType = BodyType.SEVEN_BIT) -> MailFrom:
+    return MailFrom(sender, size, body_type)
+
+
+def play(session: Session, *events: ServerEvent) -> Answer:
+    """The answer to the last of them."""
+    answer: Answer = None
+    for event in events:
+        answer = session.handle(event)
+    return answer
+
+
+def ready(peer: str = CLIENT, **changes: object) -> Session:
+    session = Session(service(**changes), peer)
+    play(session, hello())
+    return session
+
+
+def receiving(*recipients: Mailbox, peer: str = CLIENT, **changes: object) -> Session:
+    session = ready(peer, **changes)
+    assert play(session, mail(), *map(RcptTo, recipients or (ALICE,))) == r.RECIPIENT_OK
+    assert session.handle(DataCommand()) == r.START_DATA
+    return session
+
+
+def accept(answer: Answer) -> Accept:
+    assert isinstance(answer, Accept)
+    return answer
+
+
+def spill(answer: Answer) -> Spill:
+    assert isinstance(answer, Spill)
+    return answer
+
+
+# --- commands that need no state
+
+
+@pytest.mark.parametrize(
+    ("event", "reply"),
+    [
+        (Noop(), r.NOOP_OK),
+        (Reset(), r.RESET_OK),
+        (Quit(), r.BYE),
+        (Verify("alice"), r.CANNOT_VERIFY),
+        (Verify("nobody at all"), r.CANNOT_VERIFY),
+        (Refused(Verb.RCPT, r.NEED_MAIL), r.NEED_MAIL),
+        (Refused(None, r.UNRECOGNISED), r.UNRECOGNISED),
+    ],
+)
+def test_simple_replies(event: ServerEvent, reply: Reply) -> None:
+    session = Session(service(), CLIENT)
+    assert session.handle(event) == reply
+    assert session.between_transactions
+
+
+def test_help_names_the_commands() -> None:
+    answer = play(ready(), Help(""))
+    assert isinstance(answer, Reply)
+    assert answer.code == 214
+    assert all(verb in answer.lines[0] for verb in ("MAIL", "RCPT", "VRFY"))
+
+
+def test_vrfy_reveals_nothing() -> None:
+    """RFC 5321 §7.3."""
+    assert r.CANNOT_VERIFY.code == 252
+
+
+# --- HELO and EHLO
+
+
+def test_ehlo_lists_what_is_offered() -> None:
+    answer = Session(service(message_size=12345), CLIENT).handle(hello())
+    assert isinstance(answer, Reply)
+    assert answer.code == 250
+    assert answer.enhanced is None
+    assert answer.lines[0] == "mx.example.test"
+    assert set(answer.lines[1:]) == {"PIPELINING", "SIZE 12345", "8BITMIME", "ENHANCEDSTATUSCODES", "HELP"}
+
+
+def test_helo_gets_one_line() -> None:
+    assert Session(service(), CLIENT).handle(hello(extended=False)) == r.hello("mx.example.test")
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "configured", "refused"),
+    [
+        ("mx.example.test", CLIENT, True, True),
+        ("MX.Example.TEST", CLIENT, True, True),
+        ("mx.example.test", TRUSTED, True, False),
+        ("mx.example.test", CLIENT, False, False),
+        ("client.example", CLIENT, True, False),
+        ("example.test", CLIENT, True, False),
+        ("[192.0.2.99]", CLIENT, True, False),  # RFC 5321 §4.1.4: never compared with the address
+    ],
+)
+@pytest.mark.parametrize("extended", [True, False])
+def test_our_own_name(name: str, peer: str, configured: bool, refused: bool, extended: bool) -> None:
+    session = Session(service(hostname_configured=configured), peer)
+    answer = session.handle(hello(name, extended=extended))
+    assert isinstance(answer, Reply)
+    assert (answer == r.IMPERSONATION) is refused
+    assert answer.code == (550 if refused else 250)
+
+
+def test_a_refused_hello_ends_nothing() -> None:
+    session = ready()
+    play(session, mail(), RcptTo(ALICE))
+    assert session.handle(hello("mx.example.test")) == r.IMPERSONATION
+    play(session, DataCommand())
+    assert accept(session.handle(BodyEnd(b"\r\n", bare=False))).message.helo == "client.example"
+
+
+@pytest.mark.parametrize("event", [hello(), hello(extended=False), Reset()])
+def test_hello_and_rset_clear_the_transaction(event: ServerEvent) -> None:
+    session = ready()
+    play(session, mail(ALICE), RcptTo(ALICE))
+    before = session.between_transactions
+    session.handle(event)
+    assert (before, session.between_transactions) == (False, True)
+    play(session, mail(None), RcptTo(BOB), DataCommand())
+    envelope = accept(session.handle(BodyEnd(b"\r\n", bare=False))).message.envelope
+    assert envelope.sender is None
+    assert [recipient.address for recipient in envelope.recipients] == [BOB]
+
+
+# --- MAIL
+
+
+@pytest.mark.parametrize(
+    ("event", "reply"),
+    [
+        (mail(), r.SENDER_OK),
+        (mail(None), r.SENDER_OK),
+        (mail(CAROL), r.SENDER_OK),
+        (mail(size=1_000_000), r.SENDER_OK),
+        (mail(size=1_000_001), r.TOO_BIG),  # RFC 1870 §6.1
+        (mail(size=10**20 - 1), r.TOO_BIG),
+    ],
+)
+def test_mail(event: MailFrom, reply: Reply) -> None:
+    session = ready()
+    assert session.handle(event) == reply
+    assert session.between_transactions is (reply is r.TOO_BIG)
+
+
+# --- RCPT
+
+
+@pytest.mark.parametrize(
+    ("peer", "address", "reply"),
+    [
+        (CLIENT, "alice@example.test", r.RECIPIENT_OK),
+        (CLIENT, "both@example.test", r.RECIPIENT_OK),
+        (CLIENT, "away@example.test", r.RECIPIENT_OK),
+        (CLIENT, "nobody@example.test", r.NO_SUCH_USER),
+        (CLIENT, "round@example.test", r.BAD_FORWARDING),
+        (CLIENT, "carol@elsewhere.example", r.RELAY_DENIED),
+        (CLIENT, "x@[192.0.2.7]", r.RELAY_DENIED),
+        (TRUSTED, "carol@elsewhere.example", r.RECIPIENT_OK),
+        (TRUSTED, "x@[192.0.2.7]", r.RECIPIENT_OK),
+        (TRUSTED, "nobody@example.test", r.NO_SUCH_USER),
+        ("198.51.99.255", "carol@elsewhere.example", r.RELAY_DENIED),
+        ("2001:db8::7", "carol@elsewhere.example", r.RECIPIENT_OK),
+        ("2001:db9::7", "carol@elsewhere.example", r.RELAY_DENIED),
+        ("2001:db8::7%eth0", "carol@elsewhere.example", r.RECIPIENT_OK),
+    ],
+)
+def test_rcpt(peer: str, address: str, reply: Reply) -> None:
+    session = ready(peer)
+    assert play(session, mail(), RcptTo(box(address))) == reply
+
+
+def test_nobody_relays_where_no_network_may() -> None:
+    session = ready(TRUSTED, relay_networks=())
+    assert play(session, mail(), RcptTo(CAROL)) == r.RELAY_DENIED
+
+
+def test_the_bound_on_recipients() -> None:
+    """RFC 5321 §4.5.3.1.10: 452, not 552; the others are still sent to."""
+    session = ready()
+    session.handle(mail())
+    for number in range(1000):
+        assert session.handle(RcptTo(box(f"n{number}@example.test"))) == r.RECIPIENT_OK
+    assert session.handle(RcptTo(box("n1000@example.test"))) == r.TOO_MANY_RECIPIENTS
+    session.handle(DataCommand())
+    assert len(accept(session.handle(BodyEnd(b"\r\n", bare=False))).message.envelope.recipients) == 1000
+
+
+def test_what_an_alias_leads_to_counts() -> None:
+    session = ready(recipients=1000)
+    assert play(session, mail(), RcptTo(box("many@example.test"))) == r.RECIPIENT_OK
+    assert session.handle(RcptTo(ALICE)) == r.RECIPIENT_OK
+    assert session.handle(RcptTo(BOB)) == r.TOO_MANY_RECIPIENTS
+
+
+def test_a_new_transaction_has_the_whole_bound() -> None:
+    session = ready(recipients=1)
+    assert play(session, mail(), RcptTo(ALICE)) == r.RECIPIENT_OK
+    assert session.handle(RcptTo(BOB)) == r.TOO_MANY_RECIPIENTS
+    assert play(session, Reset(), mail(), RcptTo(BOB)) == r.RECIPIENT_OK
+
+
+@pytest.mark.parametrize(
+    ("addresses", "recipients"),
+    [
+        (["alice@example.test", "alice@example.test"], [Recipient(ALICE, ALICE)]),
+        (
+            ["both@example.test"],
+            [Recipient(ALICE, box("both@example.test")), Recipient(BOB, box("both@example.test"))],
+        ),
+        (
+            ["bob@example.test", "both@example.test"],
+            [Recipient(BOB, BOB), Recipient(ALICE, box("both@example.test"))],
+        ),
+        (
+            ["also-alice@example.test", "alice@example.test", "away@example.test"],
+            [Recipient(ALICE, box("also-alice@example.test")), Recipient(CAROL, box("away@example.test"))],
+        ),
+    ],
+)
+def test_aliases_are_expanded_and_nobody_is_named_twice(addresses: list[str], recipients: list[Recipient]) -> None:
+    session = receiving(*map(box, addresses))
+    assert list(accept(session.handle(BodyEnd(b"\r\n", bare=False))).message.envelope.recipients) == recipients
+
+
+# --- the message
+
+
+def test_an_accepted_message() -> None:
+    session = receiving(ALICE, BOB)
+    assert session.handle(BodyChunk(b"From: Alice <a@b.test>\r\nSub")) is None
+    text = b"ject: Hi\r\nMessage-ID: <1@b.test>\r\n\r\n\xff\r\n"
+    message = accept(session.handle(BodyEnd(text, bare=False))).message
+    assert not session.between_transactions
+    assert message.id == id_at(NOW)
+    assert message.received_at == NOW
+    assert (message.listener, message.peer, message.helo, message.protocol) == ("mx", CLIENT, "client.example", "ESMTP")
+    assert message.envelope.sender == BOB
+    assert message.header == HeaderView(0, "Alice <a@b.test>", "Hi", "<1@b.test>", "")
+    assert message.eight_bit
+    assert not message.large
+    assert message.content is not None
+    assert message.size == len(message.content)
+    assert message.content.startswith(
+        b"Received: from client.example ([192.0.2.7])\r\n\tby mx.example.test with ESMTP id "
+    )
+    assert message.content.endswith(b"From: Alice <a@b.test>\r\nSub" + text)
+    assert session.answer(None) == r.queued(str(message.id))
+    assert session.between_transactions
+
+
+@pytest.mark.parametrize(
+    ("recipients", "clause"),
+    [
+        ((ALICE,), b"for <alice@example.test>"),
+        ((box("both@example.test"),), b"for <both@example.test>"),  # the alias, not where it leads
+        ((ALICE, BOB), None),  # RFC 5321 §7.6: nobody learns of the others
+    ],
+)
+def test_whom_the_received_field_names(recipients: tuple[Mailbox, ...], clause: bytes | None) -> None:
+    content = accept(receiving(*recipients).handle(BodyEnd(b"\r\n", bare=False))).message.content
+    assert content is not None
+    assert (clause in content) if clause else (b"for <" not in content)
+
+
+@pytest.mark.parametrize(("extended", "protocol"), [(True, "ESMTP"), (False, "SMTP")])
+def test_the_protocol_in_the_trace(extended: bool, protocol: str) -> None:
+    session = ready()
+    play(session, hello(extended=extended), mail(None, body_type=BodyType.EIGHT_BIT_MIME), RcptTo(ALICE), DataCommand())
+    message = accept(session.handle(BodyEnd(b"\r\n", bare=False))).message
+    assert message.protocol == protocol
+    assert message.content is not None
+    assert f" with {protocol} id {message.id}".encode() in message.content
+    assert message.envelope.body_type is BodyType.EIGHT_BIT_MIME
+    assert not message.eight_bit
+
+
+def test_ids_differ() -> None:
+    session = receiving()
+    first = accept(session.handle(BodyEnd(b"\r\n", bare=False))).message.id
+    session.answer(None)
+    play(session, mail(), RcptTo(ALICE), DataCommand())
+    assert accept(session.handle(BodyEnd(b"\r\n", bare=False))).message.id > first
+
+
+RECEIVED = b"Received: from a by b; Thu, 1 Jan 1970 00:00:00 +0000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "bare", "limit", "reply"),
+    [
+        ([b"x" * 98 + b"\r\n"], False, 100, None),
+        ([b"x" * 99 + b"\r\n"], False, 100, r.TOO_BIG),
+        ([b"x" * 60, b"x" * 39 + b"\r\n"], False, 100, r.TOO_BIG),
+        ([b"x" * 500, b"x" * 500, b"\r\n"], False, 100, r.TOO_BIG),
+        ([b"a\nb\r\n"], True, 100, r.BARE_OCTET_IN_DATA),
+        ([b"a\n", b"b\r\n"], True, 100, r.BARE_OCTET_IN_DATA),
+        ([RECEIVED * (MAX_HOPS - 1) + b"\r\n"], False, 10**6, None),
+        ([RECEIVED * MAX_HOPS + b"\r\n"], False, 10**6, r.LOOP),  # RFC 5321 §6.3
+        ([b"\r\n" + RECEIVED * MAX_HOPS], False, 10**6, None),
+        ([b"X: " + b"x" * SMALL + b"\r\n", b"\r\n"], False, 10**6, r.HEADER_TOO_BIG),
+    ],
+)
+def test_messages_judged_at_their_end(chunks: list[bytes], bare: bool, limit: int, reply: Reply | None) -> None:
+    session = receiving(message_size=limit)
+    *before, last = chunks
+    for chunk in before:
+        assert session.handle(BodyChunk(chunk)) is None
+    answer = session.handle(BodyEnd(last, bare))
+    if reply is None:
+        assert isinstance(answer, Accept)
+    else:
+        assert answer == reply
+        assert session.between_transactions
+        assert play(session, mail(), RcptTo(ALICE)) == r.RECIPIENT_OK
+
+
+# --- large messages
+
+HEADER = b"Subject: big\r\n\r\n"
+
+
+def test_a_large_message_is_spilled() -> None:
+    session = receiving()
+    assert session.handle(BodyChunk(HEADER)) is None
+    first = spill(session.handle(BodyChunk(b"x" * SMALL)))
+    assert first.octets.endswith(HEADER + b"x" * SMALL)
+    assert session.answer(None) is None
+    assert session.handle(BodyChunk(b"y" * (PIECE - 1))) is None
+    second = spill(session.handle(BodyChunk(b"y")))
+    assert second == Spill(first.message, b"y" * PIECE)
+    assert session.answer(None) is None
+    message = accept(session.handle(BodyEnd(b"z\r\n", bare=False))).message
+    assert message.large
+    assert message.content == b"z\r\n"
+    assert message.id == first.message
+    assert message.size == len(first.octets) + len(second.octets) + 3
+    assert message.header.subject == "big"
+    assert session.answer(None) == r.queued(str(message.id))
+
+
+@pytest.mark.parametrize(("fault", "reply"), [(SpoolFull("full"), r.NO_SPACE), (SpoolBroken("EIO"), r.SPOOL_FAULT)])
+def test_a_fault_in_a_spill_is_told_at_the_end(fault: SpoolError, reply: Reply) -> None:
+    session = receiving()
+    question = spill(session.handle(BodyChunk(HEADER + b"x" * SMALL)))
+    assert session.answer(fault) is None
+    for _ in range(3):
+        assert session.handle(BodyChunk(b"y" * PIECE)) is None  # thrown away
+    assert session.handle(BodyEnd(b"z\r\n", bare=False)) == Drop(question.message)
+    assert session.answer(None) == reply
+    assert session.between_transactions
+
+
+@pytest.mark.parametrize(
+    ("end", "limit", "reply"),
+    [
+        (BodyEnd(b"z\r\n", bare=True), 10**6, r.BARE_OCTET_IN_DATA),
+        (BodyEnd(b"z" * 1000 + b"\r\n", bare=False), SMALL + 1000, r.TOO_BIG),
+    ],
+)
+def test_a_spilled_message_that_is_refused_is_dropped(end: BodyEnd, limit: int, reply: Reply) -> None:
+    session = receiving(message_size=limit)
+    question = spill(session.handle(BodyChunk(HEADER + b"x" * SMALL)))
+    session.answer(None)
+    assert session.handle(end) == Drop(question.message)
+    assert session.answer(None) == reply
+    assert session.between_transactions
+
+
+@pytest.mark.parametrize(("fault", "reply"), [(SpoolFull("full"), r.NO_SPACE), (SpoolBroken("EIO"), r.SPOOL_FAULT)])
+def test_a_fault_in_the_commit(fault: SpoolError, reply: Reply) -> None:
+    session = receiving()
+    accept(session.handle(BodyEnd(b"\r\n", bare=False)))
+    assert session.answer(fault) == reply
+    assert session.between_transactions
+    assert play(session, mail(), RcptTo(ALICE)) == r.RECIPIENT_OK
+
+
+# --- when the connection goes
+
+
+def test_nothing_to_drop() -> None:
+    session = ready()
+    assert session.abandon() is None
+    play(session, mail(), RcptTo(ALICE), DataCommand(), BodyChunk(b"small"))
+    assert session.abandon() is None
+
+
+def test_what_was_spilled_is_dropped() -> None:
+    session = receiving()
+    question = spill(session.handle(BodyChunk(HEADER + b"x" * SMALL)))
+    session.answer(None)
+    assert session.abandon() == Drop(question.message)
+
+
+def test_a_message_that_is_being_accepted_stays() -> None:
+    session = receiving()
+    session.handle(BodyChunk(HEADER + b"x" * SMALL))
+    session.answer(None)
+    accept(session.handle(BodyEnd(b"\r\n", bare=False)))
+    assert session.abandon() is None
+
+
+def test_a_message_that_is_being_dropped_is_not_dropped_twice() -> None:
+    session = receiving()
+    session.handle(BodyChunk(HEADER + b"x" * SMALL))
+    session.answer(None)
+    assert isinstance(session.handle(BodyEnd(b"\r\n", bare=True)), Drop)
+    assert session.abandon() is None
+
+
+# --- the bound on errors
+
+
+def test_too_many_errors() -> None:
+    session = ready(errors=3)
+    event = Refused(None, r.UNRECOGNISED)
+    assert [session.handle(event) for _ in range(4)] == [r.UNRECOGNISED] * 3 + [r.TOO_MANY_ERRORS]
+    assert r.TOO_MANY_ERRORS.closes
+
+
+def test_good_commands_forgive_no_errors() -> None:
+    session = ready(errors=1)
+    answers = play(session, Refused(None, r.UNRECOGNISED), hello(), Reset(), Refused(Verb.DATA, r.NEED_MAIL))
+    assert answers == r.TOO_MANY_ERRORS
+
+
+def test_the_greeting() -> None:
+    assert service().greeting == r.greeting("mx.example.test")

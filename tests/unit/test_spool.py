@@ -1,0 +1,862 @@
+"""The spool on a real disk: what it keeps, in which order, and what it says and does when the disk fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from pillarbox.adapters import spool_rows, spool_sqlite, spool_writer
+from pillarbox.adapters.spool_reader import SqliteSpoolReader
+from pillarbox.adapters.spool_rows import MOST_ROWS, unit_values
+from pillarbox.adapters.spool_schema import VERSION, WORK_COLUMNS, SpoolVersion, open_spool
+from pillarbox.adapters.spool_sqlite import SqliteSpool
+from pillarbox.core.address import Mailbox
+from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
+from pillarbox.core.message import HeaderView
+from pillarbox.engine.mail import Change, Leased, Message, State, Unit
+from pillarbox.engine.ports import Spool, SpoolBroken, SpoolError, SpoolFull
+from pillarbox.engine.records import Kind, Record
+
+NOW = 1_700_000_000.0
+TEXT = b"Subject: x\r\n\r\nbody\r\n"
+FULL = SpoolFull
+BROKEN = SpoolBroken
+
+
+def recipients(*addresses: str) -> tuple[Recipient, ...]:
+    return tuple(Recipient(box, box) for box in map(Mailbox.parse, addresses))
+
+
+def message(number: int = 1, *addresses: str, content: bytes | None = TEXT, large: bool = False) -> Message:
+    return Message(
+        id=MessageId(number),
+        received_at=NOW,
+        envelope=Envelope(Mailbox.parse("from@far.example"), recipients(*(addresses or ("to@example.test",)))),
+        listener="mx",
+        peer="192.0.2.9",
+        helo="client.example",
+        protocol="ESMTP",
+        size=len(content or b""),
+        header=HeaderView(3, "From", "Subject", "<id@x>", "a date"),
+        eight_bit=False,
+        large=large,
+        content=content,
+    )
+
+
+def change(
+    number: int, recipient: int = 0, state: State = State.DELIVERED, *, due: float = NOW, tries: int = 1
+) -> Change:
+    return Change(MessageId(number), recipient, state, due, tries, "mx:example.test", "250 Ok", None)
+
+
+def scheduled(number: int, due: float, *, recipient: int = 0) -> Unit:
+    return Unit(changes=(change(number, recipient, State.SCHEDULED, due=due),))
+
+
+class Disk:
+    """A folder with a spool in it, opened as often as a test likes."""
+
+    def __init__(self, root: Path) -> None:
+        self.database = root / "spool-0.db"
+        self.bodies = root / "bodies-0"
+        self.spool: SqliteSpool
+
+    async def open(self) -> SqliteSpool:
+        self.spool = SqliteSpool(self.database, self.bodies, asyncio.get_running_loop())
+        _: Spool = self.spool
+        return self.spool
+
+    async def restart(self) -> SqliteSpool:
+        await self.spool.close()
+        return await self.open()
+
+    def write(self, unit: Unit, *, urgent: bool = True) -> asyncio.Future[SpoolError | None]:
+        """Hand in; the future is the answer."""
+        answer: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
+        here = threading.get_ident()
+
+        def done(error: SpoolError | None) -> None:
+            assert threading.get_ident() == here
+            answer.set_result(error)
+
+        self.spool.write(unit, done, urgent=urgent)
+        assert not answer.done()
+        return answer
+
+    async def keep(self, *messages: Message) -> None:
+        for one in messages:
+            assert await self.write(Unit(messages=(one,))) is None
+
+    async def spill(self, number: int, octets: bytes) -> SpoolError | None:
+        answer: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
+        self.spool.spill(MessageId(number), octets, answer.set_result)
+        return await answer
+
+    async def text(self, of: Message) -> bytes:
+        return b"".join([chunk async for chunk in self.spool.body(of)])
+
+    async def rows(self, statement: str) -> list[Any]:
+        return await self.spool.query(statement)
+
+    async def ids(self) -> list[int]:
+        return [number for (number,) in await self.rows("SELECT id FROM message ORDER BY id")]
+
+    def logged(self) -> int:
+        """Octets in the write-ahead log."""
+        return Path(f"{self.database}-wal").stat().st_size
+
+    def files(self) -> list[str]:
+        return sorted(entry.name for entry in self.bodies.iterdir())
+
+
+def name(number: int) -> str:
+    return str(MessageId(number))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path)
+
+
+def run(disk: Disk, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """With a spool open."""
+
+    async def opened() -> None:
+        async with asyncio.timeout(30):
+            await disk.open()
+            try:
+                await main()
+            finally:
+                await disk.spool.close()
+
+    asyncio.run(opened())
+
+
+# --- what goes in comes out
+
+
+ODD = replace(
+    message(7),
+    received_at=NOW + 0.123456,
+    envelope=Envelope(
+        Mailbox.parse('"a \\"b\\"@c"@[IPv6:2001:db8::1]'),
+        (
+            Recipient(Mailbox.parse("Bob@far.example"), Mailbox.parse("alias@example.test")),
+            Recipient(Mailbox.parse("x@[192.0.2.1]"), Mailbox.parse("x@[192.0.2.1]")),
+        ),
+        BodyType.EIGHT_BIT_MIME,
+    ),
+    header=HeaderView(5, "Ünïcode <x@y>", "", "<m@d>", "today"),
+    eight_bit=True,
+    protocol="SMTP",
+    peer="2001:db8::2",
+)
+NULL_SENDER = replace(message(8), envelope=Envelope(None, recipients("to@example.test")), peer="", listener="local")
+
+
+@pytest.mark.parametrize("given", [message(), ODD, NULL_SENDER], ids=["plain", "odd", "null"])
+def test_a_message_comes_back_as_it_was(disk: Disk, given: Message) -> None:
+    async def main() -> None:
+        await disk.keep(given)
+        spool = await disk.restart()
+        ((found, rows, waiting),) = await spool.lease(NOW + 1, 10)
+        assert waiting == 0
+        assert [(row.number, row.recipient, row.attempts) for row in rows] == [
+            (number, recipient, 0) for number, recipient in enumerate(given.envelope.recipients)
+        ]
+        assert found.content is None and await disk.text(found) == given.content
+        for field in fields(Message):
+            if field.name not in ("content", "header"):
+                assert getattr(found, field.name) == getattr(given, field.name), field.name
+        assert type(found.id) is MessageId and type(found.eight_bit) is bool and type(found.large) is bool
+        assert found.header == given.header._replace(received=0)
+
+    run(disk, main)
+
+
+def test_a_text_in_memory_is_not_read_from_the_disk(disk: Disk) -> None:
+    async def main() -> None:
+        assert await disk.text(message(9)) == TEXT
+
+    run(disk, main)
+
+
+def test_what_was_accepted_is_leased_from_birth(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message())
+        assert await disk.spool.lease(NOW + 1, 10) == []
+        assert await disk.spool.next_due() is None
+
+    run(disk, main)
+
+
+def test_what_was_leased_is_due_after_a_restart(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1), message(2))
+        spool = await disk.restart()
+        assert len(await spool.lease(NOW + 1, 10)) == 2
+        assert await spool.lease(NOW + 1, 10) == []
+        spool = await disk.restart()
+        assert len(await spool.lease(NOW + 1, 10)) == 2
+
+    run(disk, main)
+
+
+def numbers(leased: Sequence[Leased]) -> list[tuple[int, list[int], int]]:
+    return [(int(one.message.id), [row.number for row in one.rows], one.waiting) for one in leased]
+
+
+def test_leases_are_the_earliest_due_and_no_more_than_wanted(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1), message(2), message(3, "a@x.test", "b@x.test", "c@x.test"))
+        for unit in (scheduled(1, NOW + 30), scheduled(2, NOW + 10)):
+            assert await disk.write(unit) is None
+        for recipient, due in enumerate((20.0, 5.0, 40.0)):
+            assert await disk.write(scheduled(3, NOW + due, recipient=recipient)) is None
+        spool = disk.spool
+        assert await spool.next_due() == NOW + 5
+        assert await spool.lease(NOW + 4, 10) == []
+        assert numbers(await spool.lease(NOW + 30, 2)) == [(3, [1], 2), (2, [0], 0)]
+        assert await spool.next_due() == NOW + 20
+        assert numbers(await spool.lease(NOW + 30, 10)) == [(3, [0], 1), (1, [0], 0)]
+        assert await spool.next_due() == NOW + 40
+        ((_, (row,), waiting),) = await spool.lease(NOW + 40, 10)
+        assert (row.number, row.attempts, waiting) == (2, 1, 0)
+
+    run(disk, main)
+
+
+def test_a_lease_sees_what_was_handed_in_before(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1))
+        answer = disk.write(scheduled(1, NOW), urgent=False)
+        assert numbers(await disk.spool.lease(NOW, 10)) == [(1, [0], 0)]
+        assert await answer is None
+
+    run(disk, main)
+
+
+def test_a_change_and_its_records_are_written(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1, "a@x.test", "b@x.test"), message(2))
+        records = (
+            Record(MessageId(1), NOW, Kind.ATTEMPT, None, (("text", "MX of x.test: 10 mx"),)),
+            Record(MessageId(1), NOW, Kind.DELIVERED, 0, (("text", "250 Ok"), ("due", 1.5))),
+        )
+        assert await disk.write(Unit(changes=(change(1), change(1, 1, State.FAILED)), records=records)) is None
+        later = Record(MessageId(1), NOW + 1, Kind.NOTICE, None, (("text", "ö"),))
+        assert await disk.write(Unit(records=(later, later._replace(message=MessageId(2))))) is None
+        found = await SqliteSpoolReader(disk.spool).message(MessageId(1))
+        assert found is not None and found.records == (*records, later)
+        assert await disk.rows("SELECT number, state, due, attempts, lane, reply FROM recipient WHERE message = 1") == [
+            (0, int(State.DELIVERED), NOW, 1, "mx:example.test", "250 Ok"),
+            (1, int(State.FAILED), NOW, 1, "mx:example.test", "250 Ok"),
+        ]
+
+    run(disk, main)
+
+
+def test_a_unit_may_hold_a_notice_a_change_and_an_end(disk: Disk) -> None:
+    async def main() -> None:
+        first = message(1)
+        await disk.keep(first)
+        unit = Unit((message(2),), (change(1, 0, State.FAILED),), (), (first,))
+        assert await disk.write(unit, urgent=False) is None
+        assert await disk.rows("SELECT message FROM body") == [(2,)]
+        assert await disk.rows("SELECT message, state FROM recipient") == [(1, State.FAILED), (2, State.LEASED)]
+        with pytest.raises(SpoolBroken):
+            await disk.text(replace(first, content=None))
+
+    run(disk, main)
+
+
+def test_settled_messages_are_forgotten_by_their_age(disk: Disk) -> None:
+    async def main() -> None:
+        messages = [message(number, "a@x.test", "b@x.test") for number in (1, 2, 3, 4)]
+        await disk.keep(*messages)
+        for number in (1, 2, 4):
+            record = Record(MessageId(number), NOW, Kind.DELIVERED, 0, ())
+            both = (change(number), change(number, 1, State.SCHEDULED if number == 2 else State.EXPIRED))
+            assert await disk.write(Unit((), both, (record,), (messages[number - 1],))) is None
+        assert await disk.spool.forget(MessageId(4)) == 1  # 2 and 3 are not settled, 4 is not old enough
+        assert await disk.ids() == [2, 3, 4]
+        for table in ("recipient", "record"):
+            assert await disk.rows(f"SELECT 1 FROM {table} WHERE message = 1") == []
+        assert await disk.spool.forget(MessageId(5)) == 1
+        assert await disk.spool.forget(MessageId(5)) == 0
+
+    run(disk, main)
+
+
+def test_the_greatest_id_is_known_after_a_restart(disk: Disk) -> None:
+    async def main() -> None:
+        assert disk.spool.last_id == 0
+        await disk.keep(message(9), message(1 << 59), message(5))
+        assert (await disk.restart()).last_id == 1 << 59
+
+    run(disk, main)
+
+
+def test_an_operator_makes_due_what_waits(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(*(message(number, "a@x.test", "b@x.test") for number in (1, 2, 3)))
+        for number, pauses in ((1, (50, 60)), (2, (-50, 70)), (3, (80, 90))):
+            for recipient, due in enumerate(pauses):
+                assert await disk.write(scheduled(number, NOW + due, recipient=recipient)) is None
+        assert await disk.spool.make_due([MessageId(1), MessageId(2), MessageId(4)], NOW) == 3
+        dues = await disk.rows("SELECT due FROM recipient ORDER BY message, number")
+        assert [due - NOW for (due,) in dues] == [0, 0, -50, 0, 80, 90]
+        assert await disk.rows("SELECT message, kind FROM record") == [(1, "changed"), (2, "changed")]
+
+    run(disk, main)
+
+
+# --- large bodies
+
+
+PIECES = (b"Subject: large\r\n\r\n", b"a" * 70_000 + b"\r\n", b"b" * 500_000 + b"\r\n")
+
+
+async def keep_large(disk: Disk, number: int = 1) -> Message:
+    for piece in PIECES:
+        assert await disk.spill(number, piece) is None
+    large = replace(message(number, content=b"the end\r\n", large=True), size=len(b"".join(PIECES)) + 9)
+    await disk.keep(large)
+    return large
+
+
+def test_a_large_text_is_a_file_and_comes_back_in_pieces(disk: Disk) -> None:
+    async def main() -> None:
+        large = await keep_large(disk)
+        assert large.content is None
+        assert await disk.rows("SELECT 1 FROM body") == []
+        chunks = [chunk async for chunk in disk.spool.body(large)]
+        assert b"".join(chunks) == b"".join(PIECES) + b"the end\r\n"
+        assert max(map(len, chunks)) <= spool_sqlite.READ_SIZE and len(chunks) > 1
+        spool = await disk.restart()
+        ((found, _, _),) = await spool.lease(NOW, 1)
+        assert found.large and await disk.text(found) == b"".join(chunks)
+
+    run(disk, main)
+
+
+def test_the_file_goes_with_the_last_recipient(disk: Disk) -> None:
+    async def main() -> None:
+        large = await keep_large(disk)
+        assert await disk.write(Unit(changes=(change(1),), finished=(large,))) is None
+        await disk.restart()
+        assert disk.files() == []
+
+    run(disk, main)
+
+
+def test_a_text_that_was_not_accepted_goes(disk: Disk) -> None:
+    async def main() -> None:
+        assert await disk.spill(1, b"x") is None
+        assert disk.files() == [name(1)]
+        disk.spool.unspill(MessageId(1))
+        disk.spool.unspill(MessageId(2))  # nothing was spilled of it
+        await disk.restart()
+        assert disk.files() == []
+
+    run(disk, main)
+
+
+def test_leftovers_are_removed_at_the_start_and_nothing_else(disk: Disk) -> None:
+    async def main() -> None:
+        await keep_large(disk, 1)
+        await keep_large(disk, 2)
+        assert await disk.write(Unit(changes=(change(2),))) is None  # settled; a crash came before the file went
+        assert await disk.spill(3, b"x") is None  # a crash came before its message was accepted
+        (disk.bodies / "something").touch()
+        await disk.restart()
+        assert disk.files() == [name(1)]
+
+    run(disk, main)
+
+
+def test_a_file_that_is_not_whole_is_a_fault(disk: Disk) -> None:
+    async def main() -> None:
+        large = await keep_large(disk)
+        os.truncate(disk.bodies / name(1), 100)
+        with pytest.raises(SpoolBroken, match="ends at 100 of"):
+            await disk.text(large)
+        (disk.bodies / name(1)).unlink()
+        with pytest.raises(SpoolBroken):
+            await disk.text(large)
+
+    run(disk, main)
+
+
+def failing(number: int) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+FAULTS = [(errno.ENOSPC, SpoolFull), (errno.EDQUOT, SpoolFull), (errno.EIO, SpoolBroken)]
+
+
+@pytest.mark.parametrize(("number", "kind"), FAULTS)
+@pytest.mark.parametrize("call", ["write", "fdatasync", "fsync"])
+def test_a_large_text_meets_a_fault(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, call: str, number: int, kind: type[SpoolError]
+) -> None:
+    async def main() -> None:
+        if call == "write":
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, failing(number))
+                assert type(await disk.spill(1, b"x")) is kind
+        assert await disk.spill(1, b"x") is None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing(number))
+            answer = await disk.write(Unit(messages=(message(1, large=True),)))
+        assert type(answer) is kind
+        assert await disk.ids() == []
+        await disk.keep(message(2))
+
+    run(disk, main)
+
+
+# --- commits
+
+
+class Gate:
+    """Stands between the writer and its file: counts the statements of commits, holds them up, makes them fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[int] = []  # the rows of each
+        self.open = threading.Event()
+        self.open.set()
+        self.reached = threading.Event()
+        self.faults: list[Exception | None] = []  # of the statements to come
+        self.fault_behind = False  # the next commit is done, and yet reported as a fault
+        monkeypatch.setattr(spool_writer, "open_spool", self._opened)
+
+    def _opened(self, path: Path) -> apsw.Connection:
+        connection = open_spool(path)
+        connection.set_exec_trace(self._before)
+        connection.set_wal_hook(self._behind)
+        return connection
+
+    def _before(self, cursor: apsw.Cursor, sql: str, values: Any) -> bool:
+        if sql.startswith("INSERT INTO work"):
+            self.statements.append(sum(kind is not None for kind in values[::WORK_COLUMNS]))
+            self.reached.set()
+            assert self.open.wait(30)
+            if self.faults and (fault := self.faults.pop(0)) is not None:
+                raise fault
+        return True
+
+    def _behind(self, connection: apsw.Connection, database: str, pages: int) -> int:
+        fault, self.fault_behind = self.fault_behind, False
+        return apsw.SQLITE_IOERR if fault else apsw.SQLITE_OK
+
+    async def hold(self, disk: Disk, number: int = 900) -> asyncio.Future[SpoolError | None]:
+        """Let the writer begin a commit and hold it there."""
+        self.open.clear()
+        self.reached.clear()
+        answer = disk.write(Unit(messages=(message(number),)))
+        await asyncio.to_thread(self.reached.wait, 30)
+        self.statements.clear()
+        return answer
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)
+
+
+def test_what_comes_during_a_commit_goes_into_the_next_one(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        first = await gate.hold(disk)
+        order: list[int] = []
+        answers = [disk.write(Unit(messages=(message(number),))) for number in range(1, 101)]
+        for number, answer in enumerate(answers):
+            answer.add_done_callback(_noting(order, number))
+        await asyncio.to_thread(lambda: None)  # a turn of the loop hands them in
+        assert not first.done()
+        gate.open.set()
+        assert await first is None
+        assert set(await asyncio.gather(*answers)) == {None}
+        assert gate.statements == [100]
+        assert order == list(range(100))
+        assert len(await disk.ids()) == 101
+
+    run(disk, main)
+
+
+def _noting(order: list[int], number: int) -> Callable[[object], None]:
+    return lambda _: order.append(number)
+
+
+def test_units_that_nobody_waits_for_go_together(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        await disk.keep(*(message(number) for number in range(1, 11)))
+        gate.statements.clear()
+        answers = [disk.write(Unit(changes=(change(number),)), urgent=False) for number in range(1, 11)]
+        assert set(await asyncio.gather(*answers)) == {None}
+        assert gate.statements == [10]
+
+    run(disk, main)
+
+
+def test_a_unit_with_a_fault_of_its_own_fails_alone(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        units = [message(1), message(2), message(1), message(3), replace(message(4), content="no octets")]  # type: ignore[arg-type]
+        answers = [disk.write(Unit(messages=(one,))) for one in units]
+        found = await asyncio.gather(*answers)
+        assert [type(one) for one in found] == [type(None), type(None), SpoolBroken, type(None), SpoolBroken]
+        assert gate.statements[0] == 5  # together first, then one by one
+        assert await disk.ids() == [1, 2, 3]
+        assert await disk.rows("SELECT count(*) FROM recipient") == [(3,)]
+
+    run(disk, main)
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 9, 15, 16, 17, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 3 * MOST_ROWS])
+def test_any_number_of_rows_is_written(disk: Disk, gate: Gate, count: int) -> None:
+    async def main() -> None:
+        addresses = [f"u{number}@example.test" for number in range(count)]
+        await disk.keep(message(1, *addresses))
+        assert sum(gate.statements) == count and max(gate.statements) <= MOST_ROWS
+        assert await disk.rows("SELECT address FROM recipient ORDER BY number") == [(one,) for one in addresses]
+        assert await disk.rows("SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM body)") == [(1, 1)]
+
+    run(disk, main)
+
+
+def test_every_row_has_all_columns() -> None:
+    large = message(2, large=True)
+    unit = Unit(
+        (message(1), ODD), (change(1),), (Record(MessageId(1), NOW, Kind.ROUTED, None, ()),), (message(3), large)
+    )
+    kinds = unit_values(unit)[::WORK_COLUMNS]
+    assert len(unit_values(unit)) % WORK_COLUMNS == 0
+    assert all(isinstance(kind, int) and kind > 0 for kind in kinds)
+
+
+def test_a_message_of_many_rows_is_there_whole_or_not_at_all(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        gate.faults = [None, apsw.FullError("full")]
+        many = message(1, *(f"u{number}@example.test" for number in range(2 * MOST_ROWS)))
+        assert type(await disk.write(Unit(messages=(many,)))) is SpoolFull
+        assert await disk.rows("SELECT 1 FROM message UNION SELECT 1 FROM recipient UNION SELECT 1 FROM body") == []
+        await disk.keep(many)
+
+    run(disk, main)
+
+
+def test_what_was_answered_survives_a_power_cut(disk: Disk, tmp_path: Path) -> None:
+    """A copy of the files at that moment, without what is in memory only, stands for the disk after it."""
+
+    async def main() -> None:
+        await disk.keep(message(1))
+        large = await keep_large(disk, 2)
+        after = tmp_path / "after"
+        after.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{disk.database}{suffix}", after)
+        shutil.copytree(disk.bodies, after / "bodies-0")
+        other = Disk(after)
+        await other.open()
+        try:
+            assert numbers(await other.spool.lease(NOW, 10)) == [(1, [0], 0), (2, [0], 0)]
+            assert len(await other.text(large)) == large.size
+        finally:
+            await other.spool.close()
+
+    run(disk, main)
+
+
+def test_close_commits_what_was_handed_in(disk: Disk) -> None:
+    async def main() -> None:
+        answers = [disk.write(Unit(messages=(message(number),)), urgent=number % 2 == 0) for number in (1, 2, 3)]
+        assert await disk.spill(4, b"x") is None
+        answers.append(disk.write(Unit(messages=(replace(message(4), large=True),))))
+        await disk.spool.close()
+        assert [answer.result() for answer in answers] == [None] * 4
+        await disk.open()
+        assert await disk.ids() == [1, 2, 3, 4]
+
+    run(disk, main)
+
+
+def test_close_tells_everybody_also_behind_the_end_of_a_large_message(disk: Disk) -> None:
+    async def main() -> None:
+        large = await keep_large(disk)
+        await disk.keep(message(2))
+        answers = [
+            disk.write(Unit(changes=(change(1),), finished=(large,))),
+            disk.write(Unit(changes=(change(2),))),
+        ]
+        await disk.spool.close()
+        assert [answer.done() for answer in answers] == [True, True]
+        await disk.open()
+        assert disk.files() == []
+
+    run(disk, main)
+
+
+def test_the_log_of_the_database_is_bounded(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(spool_writer, "CHECKPOINT_OCTETS", 1024 * 1024)
+        for start in range(1, 201, 20):
+            texts = [message(number, content=b"x" * 100_000) for number in range(start, start + 20)]
+            answers = [disk.write(Unit(messages=(one,))) for one in texts]
+            assert set(await asyncio.gather(*answers)) == {None}
+        assert disk.logged() < 8 * 1024 * 1024
+
+    run(disk, main)
+
+
+def test_a_callback_that_fails_harms_no_other(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        def broken(error: SpoolError | None) -> None:
+            raise ZeroDivisionError
+
+        disk.spool.write(Unit(messages=(message(1),)), broken)
+        assert await disk.write(Unit(messages=(message(2),))) is None
+
+    run(disk, main)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_errand_that_is_given_up_harms_nothing(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        first = await gate.hold(disk)
+        errand = asyncio.create_task(disk.spool.make_due([MessageId(1)], NOW))
+        await asyncio.to_thread(lambda: None)
+        errand.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await errand
+        gate.open.set()
+        assert await first is None
+        async with asyncio.timeout(5):
+            await disk.keep(message(1))
+
+    run(disk, main)
+
+
+def test_an_errand_that_fails_changes_nothing(disk: Disk) -> None:
+    async def main() -> None:
+        def fail(connection: apsw.Connection) -> None:
+            connection.execute("INSERT INTO body VALUES (1, x'00')")
+            connection.execute("INSERT INTO body VALUES (1, x'00')")
+
+        with pytest.raises(SpoolBroken):
+            await disk.spool.errand(fail)
+        assert await disk.rows("SELECT 1 FROM body") == []
+        with pytest.raises(SpoolBroken):
+            await disk.rows("SELECT 1 FROM nothing")
+        await disk.keep(message(1))
+
+    run(disk, main)
+
+
+# --- the disk fails
+
+
+BREAKING = [apsw.IOError, apsw.CantOpenError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError]
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(apsw.FullError, FULL), *((fault, BROKEN) for fault in BREAKING)])
+def test_a_commit_that_meets_a_fault_of_the_disk_is_refused_as_a_whole(
+    disk: Disk, gate: Gate, fault: type[Exception], kind: type[SpoolError]
+) -> None:
+    async def main() -> None:
+        first = await gate.hold(disk)
+        answers = [disk.write(Unit(messages=(message(number),))) for number in (1, 2, 3)]
+        await asyncio.to_thread(lambda: None)
+        gate.faults = [None, fault("no")]
+        gate.open.set()
+        assert await first is None
+        assert [type(answer) for answer in await asyncio.gather(*answers)] == [kind] * 3
+        await disk.keep(message(4))
+        assert await disk.ids() == [4, 900]
+
+    run(disk, main)
+
+
+def test_what_was_refused_though_it_reached_the_disk_is_not_there_afterwards(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        await disk.keep(message(1))
+        gate.fault_behind = True
+        unit = Unit((message(2),), (change(1, 0, State.SCHEDULED, due=NOW + 5),))
+        assert type(await disk.write(unit)) is SpoolBroken
+        assert await disk.ids() == [1, 2]  # as a reader sees it, until the writer has opened the file again
+        await disk.keep(message(3))
+        assert await disk.ids() == [1, 3]
+        for table in ("body", "recipient"):
+            assert await disk.rows(f"SELECT message FROM {table} ORDER BY 1") == [(1,), (3,)]
+
+    run(disk, main)
+
+
+def test_a_restart_before_the_file_was_opened_again_gives_a_duplicate_and_no_loss(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        gate.fault_behind = True
+        assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
+        spool = await disk.restart()
+        assert numbers(await spool.lease(NOW, 10)) == [(1, [0], 0)]
+
+    run(disk, main)
+
+
+def test_a_file_that_cannot_be_opened_again_is_tried_at_each_commit(
+    disk: Disk, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        gate.faults = [apsw.IOError("gone")]
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_writer, "open_spool", _cannot_open)
+            for number in (1, 2, 3):
+                assert type(await disk.write(Unit(messages=(message(number),)))) is SpoolBroken
+            with pytest.raises(SpoolBroken):
+                await disk.spool.lease(NOW, 10)
+        await disk.keep(message(4))
+        assert await disk.ids() == [4]
+
+    run(disk, main)
+
+
+def _cannot_open(path: Path) -> apsw.Connection:
+    raise apsw.CantOpenError("still gone")
+
+
+def test_what_is_written_at_a_second_try_stays(disk: Disk, gate: Gate) -> None:
+    """A notice is written again with the id it has; a fault that comes later must not take it away."""
+
+    async def main() -> None:
+        notice = message(1)
+        gate.faults = [apsw.FullError("full")]
+        assert type(await disk.write(Unit(messages=(notice,)), urgent=False)) is SpoolFull
+        assert await disk.write(Unit(messages=(notice,)), urgent=False) is None
+        gate.faults = [apsw.IOError("fsync")]
+        assert type(await disk.write(Unit(messages=(message(2),)))) is SpoolBroken
+        await disk.keep(message(3))
+        assert await disk.ids() == [1, 3]
+
+    run(disk, main)
+
+
+# --- copies
+
+
+def test_a_copy_can_be_used_though_the_spool_works_on(disk: Disk, tmp_path: Path) -> None:
+    async def main() -> None:
+        await disk.keep(message(1))
+        large = await keep_large(disk, 2)
+        await keep_large(disk, 3)
+        assert await disk.write(Unit(changes=(change(3),))) is None
+        target = tmp_path / "copy"
+        target.mkdir()
+        answers = []
+
+        async def copying() -> int:
+            return await disk.spool.copy_to(target / "spool-0.db", target / "bodies-0")
+
+        task = asyncio.create_task(copying())
+        for number in range(10, 40):
+            answers.append(disk.write(Unit(messages=(message(number),))))
+            await answers[-1]
+        answers.append(disk.write(Unit(changes=(change(2),), finished=(large,))))
+        assert await task == 1
+        assert set(await asyncio.gather(*answers)) == {None}
+        copied = Disk(target)
+        await copied.open()
+        try:
+            assert {1, 2, 3} <= set(await copied.ids())
+            assert copied.files() == [name(2)]
+            assert len(await copied.text(replace(large, content=None))) == large.size
+        finally:
+            await copied.spool.close()
+
+    run(disk, main)
+
+
+def test_a_text_that_ends_during_a_copy_goes_behind_it(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        large = await keep_large(disk)
+        target = tmp_path / "copy"
+        target.mkdir()
+        copied = threading.Event()
+        going_on = threading.Event()
+        copy_database = disk.spool._copy_database
+
+        def slow(path: Path) -> None:
+            copy_database(path)
+            copied.set()
+            assert going_on.wait(30)
+
+        monkeypatch.setattr(disk.spool, "_copy_database", slow)
+        task = asyncio.create_task(disk.spool.copy_to(target / "spool-0.db", target / "bodies-0"))
+        await asyncio.to_thread(copied.wait, 30)
+        assert await disk.write(Unit(changes=(change(1),), finished=(large,))) is None
+        going_on.set()
+        assert await task == 1
+        assert (target / "bodies-0" / name(1)).stat().st_size == large.size
+        await disk.restart()
+        assert disk.files() == []
+
+    run(disk, main)
+
+
+# --- versions
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, 99])
+def test_a_file_of_another_version_is_refused(disk: Disk, version: int) -> None:
+    run(disk, _nothing)
+    connection = apsw.Connection(str(disk.database))
+    connection.pragma("user_version", version)
+    connection.close()
+    with pytest.raises(SpoolVersion, match=f"schema version {version}"):
+        run(disk, _nothing)
+
+
+def test_a_database_of_somebody_else_is_refused(disk: Disk) -> None:
+    connection = apsw.Connection(str(disk.database))
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(SpoolVersion):
+        run(disk, _nothing)
+
+
+async def _nothing() -> None:
+    pass
+
+
+def test_the_file_is_opened_safely(disk: Disk) -> None:
+    async def main() -> None:
+        found: dict[str, Any] = {}
+
+        def look(connection: apsw.Connection) -> None:
+            for pragma in ("journal_mode", "synchronous", "auto_vacuum", "user_version", "wal_autocheckpoint"):
+                found[pragma] = connection.pragma(pragma)
+
+        await disk.spool.errand(look)
+        assert found == {
+            "journal_mode": "wal",
+            "synchronous": 2,
+            "auto_vacuum": 2,
+            "user_version": VERSION,
+            "wal_autocheckpoint": 0,
+        }
+        assert spool_rows.MOST_ROWS % spool_rows._STEP == 0
+
+    run(disk, main)
