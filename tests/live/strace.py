@@ -61,8 +61,7 @@ class Strace:
             self._process.wait(20)
 
     def calls(self) -> list[Call]:
-        with self.file.open(encoding="latin-1") as lines:
-            return sorted(_calls(lines), key=lambda call: call.begun)
+        return read_calls(self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,12 @@ class Call:
     @property
     def is_sync(self) -> bool:
         return self.name in ("fsync", "fdatasync")
+
+
+def read_calls(file: Path) -> list[Call]:
+    """In the order in which they began."""
+    with file.open(encoding="latin-1") as lines:
+        return sorted(_calls(lines), key=lambda call: call.begun)
 
 
 def _calls(lines: Iterator[str]) -> Iterator[Call]:

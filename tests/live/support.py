@@ -258,7 +258,7 @@ class Client:
         try:
             self.greeting = self.reply()
             if hello:
-                assert self.say("EHLO client.example").startswith("250"), self.greeting
+                self._wants("250", "EHLO client.example")
         except BaseException:
             self.socket.close()
             raise
@@ -289,10 +289,16 @@ class Client:
         return self.reply()
 
     def envelope(self, recipients: Sequence[str] = (BOB,), sender: str = SENDER) -> None:
-        """Up to the 354."""
+        """Up to the 354. Raises ConnectionError where the server says 421."""
         for line in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{recipient}>" for recipient in recipients)):
-            assert (answer := self.say(line)).startswith("250"), answer
-        assert (answer := self.say("DATA")).startswith("354"), answer
+            self._wants("250", line)
+        self._wants("354", "DATA")
+
+    def _wants(self, code: str, line: str) -> None:
+        answer = self.say(line)
+        if answer.startswith("421"):
+            raise ConnectionError(answer)
+        assert answer.startswith(code), (line, answer)
 
     def send(self, octets: bytes, recipients: Sequence[str] = (BOB,), sender: str = SENDER) -> str:
         """A whole message, with CRLF line ends; the reply to its end."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import re
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +15,8 @@ import pytest
 
 from tests.live.corpus import simple
 from tests.live.ledger import SESSIONS, Ledger, any_size, small_size, token_of
-from tests.live.strace import Call, Strace, transactions
-from tests.live.support import BOB, DOMAIN, HOST, Client, Server, maildir, original, until
+from tests.live.strace import Call, Strace, read_calls, transactions
+from tests.live.support import BOB, DOMAIN, HOST, PILLARBOX, Client, Server, maildir, needs, original, until
 
 log = logging.getLogger(__name__)
 LOG = "/spool-0.db-wal"
@@ -111,6 +114,38 @@ def test_large_messages_are_synced_as_files_before_the_log(tmp_path: Path) -> No
         _check_letters_were_synced(oracle.calls)
 
 
+def test_a_first_start_makes_its_names_durable(tmp_path: Path) -> None:
+    """Each folder and database it makes, the data directory itself among them, is in a directory synced after it:
+    else a power cut takes all that was acknowledged since."""
+    server, trace = Server(tmp_path), tmp_path / "trace"
+    command = [needs("strace"), "-f", "-y", "-o", str(trace), "-e", "trace=mkdir,openat,fsync,fdatasync"]
+    command += [str(PILLARBOX), "serve", "--config", str(server.config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"listening "), "strace may not trace here"
+        (traced,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(traced), signal.SIGTERM)
+        assert process.wait(30) == 0
+    calls = read_calls(trace)
+    made: dict[str, int] = {}
+    for call in calls:
+        if call.result >= 0 and _makes(call):
+            made.setdefault(call.octets.decode(), call.ended)
+    names = [name for name in made if Path(name).parent in (tmp_path, server.data) and _LASTING.fullmatch(name)]
+    assert {Path(name).name for name in names} >= {server.data.name, "bodies-0", "spool-0.db", "spool-0.db-wal"}
+    for name in names:
+        parent = str(Path(name).parent)
+        syncs = [call for call in calls if call.is_sync and call.path == parent and call.begun > made[name]]
+        assert syncs, f"{name} was made, and {parent} not synced after it"
+
+
+_LASTING = re.compile(r".*(a-data|bodies-0|\.db|\.db-wal)")
+
+
+def _makes(call: Call) -> bool:
+    return call.name == "mkdir" or "O_CREAT" in call.flags
+
+
 def _check_letters_were_synced(calls: list[Call]) -> None:
     """Final delivery: each file synced before its rename, `new` after it."""
     renames = [call for call in calls if call.name == "rename" and b"/tmp/" in call.octets]
@@ -119,7 +154,7 @@ def _check_letters_were_synced(calls: list[Call]) -> None:
         name = call.octets.rpartition(b"/")[2].decode()
         synced = [sync for sync in calls if sync.is_sync and sync.path.endswith(f"/tmp/{name}")]
         assert synced and synced[0].ended < call.begun and synced[0].result == 0
-    assert any(sync.is_sync and sync.path.endswith("/new") for sync in calls)
+        assert any(sync.is_sync and sync.path.endswith("/new") and sync.begun > call.ended for sync in calls)
 
 
 # --- SIGKILL

@@ -36,42 +36,48 @@ def _refused(port: int) -> bool:
 # --- SIGTERM
 
 
+_UNDER_WAY = {"small": 300, **{f"large-{number}": 4_000_000 for number in range(4)}}  # octets
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_drains(server: Server, number: signal.Signals) -> None:
     """421 to idle clients, no new ones, what is under way ends well, and then exit status 0."""
-    small, large = simple("under-way"), simple("under-way-large", 600_000)
-    with Client(server.port, hello=False) as fresh, Client(server.port) as idle, Client(server.port) as first:
-        with Client(server.port) as second, Client(server.port) as third:
-            first.envelope()
-            first.write(stuffed(small)[:30])
-            second.envelope()
-            second.write(stuffed(large)[:300_000])
-            assert third.say(f"MAIL FROM:<alice@{DOMAIN}>").startswith("250 ")
+    texts = {token: simple(token, size) for token, size in _UNDER_WAY.items()}
+    fresh, idle, begun = Client(server.port, hello=False), Client(server.port), Client(server.port)
+    busy = {token: Client(server.port) for token in texts}
+    for token, client in busy.items():
+        client.envelope()
+        client.write(stuffed(texts[token])[: len(texts[token]) // 2])
+    assert begun.say(f"MAIL FROM:<alice@{DOMAIN}>").startswith("250 ")
 
-            server.signal(number)
-            for waiting in (fresh, idle):
-                assert waiting.reply().startswith("421 4.3.2")
-                assert waiting.closed()
-            until(lambda: _refused(server.port), what="no new connections")
-
-            first.write(stuffed(small)[30:])
-            second.write(stuffed(large)[300_000:])
-            for busy in (first, second):
-                assert busy.reply().startswith("250 2.0.0 queued as ")
-                assert busy.reply().startswith("421 4.3.2")
-                assert busy.closed()
-            assert third.say(f"RCPT TO:<{BOB}>").startswith("250 ")
-            assert third.say("DATA").startswith("354 ")
-            third.write(b"Subject: third\r\n\r\n.\r\n")
-            assert third.reply().startswith("250 ") and third.reply().startswith("421 ")
-        server.ended()
+    server.signal(number)
+    for client in (fresh, idle):
+        assert client.reply().startswith("421 4.3.2")
+        _ends(client)
+    until(lambda: _refused(server.port), what="no new connections")
+    for token, client in busy.items():
+        client.write(stuffed(texts[token])[len(texts[token]) // 2 :])
+        assert client.reply().startswith("250 2.0.0 queued as ")
+        assert client.reply().startswith("421 4.3.2")
+        _ends(client)
+    assert begun.say(f"RCPT TO:<{BOB}>").startswith("250 ") and begun.say("DATA").startswith("354 ")
+    begun.write(stuffed(simple("begun")))
+    assert begun.reply().startswith("250 ")
+    assert begun.reply().startswith("421 4.3.2")
+    _ends(begun)
+    server.ended()
     assert not (server.data / "control.sock").exists()
+
     server.start()
     server.drained()
-    assert {token_of(letter) for letter in arrived(server, 3)} == {"under-way", "under-way-large", "third"}
-    assert original(next(x for x in letters(server) if token_of(x) == "under-way-large")) == large.replace(
-        b"\r\n", b"\n"
-    )
+    found = {token_of(letter): original(letter) for letter in arrived(server, len(texts) + 1)}
+    texts["begun"] = simple("begun")
+    assert found == {token: text.replace(b"\r\n", b"\n") for token, text in texts.items()}
+
+
+def _ends(client: Client) -> None:
+    assert client.closed()
+    client.socket.close()
 
 
 def test_a_stop_waits_no_longer_than_it_may(server: Server) -> None:
@@ -182,6 +188,21 @@ def test_a_reload_keeps_the_old_configuration_when_the_new_one_is_wrong(
         assert session.send(simple("old-session")).startswith("250 ")
     with Client(server.port) as session:
         assert session.send(simple("new-session")).startswith("250 ")
+    arrived(server, 2)
+
+
+def test_a_reload_does_not_wait_for_the_sessions_of_a_listener_that_goes(server: Server) -> None:
+    """They may take as long as they may at a stop; the new listener, and a stop, come at once."""
+    with Client(server.port) as old:
+        old.envelope()
+        server.configure(listener=[{"name": "new", "address": f"{HOST}:0"}])
+        server.signal(signal.SIGHUP)
+        port = until(lambda: server.printed_ports().get("new"), 5, what="the new listener")
+        assert port is not None
+        with Client(port) as client:
+            assert client.send(simple("by-the-new")).startswith("250 ")
+        old.write(stuffed(simple("by-the-old")))
+        assert old.reply().startswith("250 ")
     arrived(server, 2)
 
 

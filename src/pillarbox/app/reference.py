@@ -1,28 +1,33 @@
-"""The reference pages that are made from the code: `python -m pillarbox.app.reference [DIRECTORY]`.
+"""The pages that are made from the code: `python -m pillarbox.app.reference [DIRECTORY]`, by default in `docs`.
 
-`configuration.md` from the fields of `config.py`, `cli.md` from the parser of `cli`. Nothing is said here that is said
-there; a test holds the committed pages against what this gives.
+`configuration.md` from the fields of `config.py`, `cli.md` from the parser of `cli`, `states.md` from the tables of
+`smtp/states.py`. Nothing is said here that is said there; a test holds the committed pages against what this gives.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pillarbox.app.cli import parser
 from pillarbox.app.config import LATER, REQUIRED, Config, Section, Setting, documented
 from pillarbox.app.config_values import shown
+from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, SERVER, ClientState, ServerState, Verb
 
-DIRECTORY = Path("docs/reference")
+DIRECTORY = Path("docs")
 _MADE = "<!-- Made by `make docs` from the code; edit {} instead. -->\n"
 
 
 def pages() -> Mapping[str, str]:
-    """The text of each page by its file name."""
-    return {"configuration.md": "\n".join(_configuration()), "cli.md": "\n".join(_cli())}
+    """The text of each page by its place in the documentation."""
+    return {
+        "reference/configuration.md": "\n".join(_configuration()),
+        "reference/cli.md": "\n".join(_cli()),
+        "explanation/states.md": "\n".join(_states()),
+    }
 
 
 def main() -> None:
@@ -144,6 +149,65 @@ def _name(action: argparse.Action) -> str:
     if not action.option_strings:
         return str(metavar)
     return f"{action.option_strings[0]} {metavar}" if metavar else action.option_strings[0]
+
+
+# --- states.md
+
+_STATES = """\
+# The states of a connection
+
+Which commands may come in which state, and which state follows, by the first digit of the reply. A digit that is not
+named leaves the state as it is, and so do the commands that stand in the table and not in the diagram. `connect` stands
+for the connection and its greeting, `.` for the end of a message. A command that may not come in a state gets 503; DATA
+when every recipient was refused gets 554.
+
+## The server
+
+Any reply that closes the channel, such as 421, leads to CLOSED.
+"""
+_CLIENT = """\
+## The client
+
+A command leads on when it is sent, a reply (with its first digit) when it comes. A reply 421 leads to CLOSED.
+"""
+_State = ServerState | ClientState
+
+
+def _states() -> Iterator[str]:
+    yield _MADE.format("`src/pillarbox/smtp/states.py`")
+    yield _STATES
+    answered = [(state, verb, ends) for state, verbs in SERVER.items() for verb, ends in verbs.items()]
+    yield from _diagram(ServerState.CONNECT, _edges(answered))
+    yield "| state | commands that may come |\n| --- | --- |"
+    for state, verbs in SERVER.items():
+        yield f"| {state.name} | {', '.join(verb.value for verb in verbs)} |"
+    yield ""
+    yield _CLIENT
+    sent = [(state, end, verb.value) for state, verbs in CLIENT_SENT.items() for verb, end in verbs.items()]
+    replies = [(state, verb, ends) for state, verbs in CLIENT_ANSWERED.items() for verb, ends in verbs.items()]
+    yield from _diagram(ClientState.CONNECT, [*sent, *_edges(replies)])
+    yield "| state | commands that may be sent |\n| --- | --- |"
+    for client_state, may in CLIENT_SENT.items():
+        yield f"| {client_state.name} | {', '.join(verb.value for verb in may)} |"
+    yield ""
+
+
+def _edges(rows: Iterable[tuple[_State, Verb, Mapping[int, _State]]]) -> Iterator[tuple[_State, _State, str]]:
+    """From, to, and the command with the replies that lead there."""
+    for state, verb, ends in rows:
+        for end in dict.fromkeys(ends.values()):
+            yield state, end, f"{verb.value} {', '.join(f'{digit}yz' for digit in ends if ends[digit] is end)}"
+
+
+def _diagram(first: _State, edges: Iterable[tuple[_State, _State, str]]) -> Iterator[str]:
+    """One arrow for each pair of states, with all that leads from the one to the other."""
+    labels: dict[tuple[_State, _State], list[str]] = {}
+    for state, end, label in edges:
+        if state is not end:
+            labels.setdefault((state, end), []).append(label)
+    yield f"```mermaid\nstateDiagram-v2\n    [*] --> {first.name}"
+    yield from (f"    {state.name} --> {end.name}: {' / '.join(texts)}" for (state, end), texts in labels.items())
+    yield "```\n"
 
 
 if __name__ == "__main__":
