@@ -36,7 +36,7 @@ from pillarbox.engine.ids import IdSource
 from pillarbox.engine.mail import Leased, Message, Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
 from pillarbox.engine.session import Service
-from pillarbox.net.listener import Bounds, Connection, Listener
+from pillarbox.net.listener import Bounds, Census, Connection, Listener
 from pillarbox.sim.clock import VirtualClock
 
 DIALOGS = sorted(Path(__file__).parent.joinpath("dialogs").glob("*.smtp"))
@@ -162,7 +162,7 @@ def make_listener(
         ids=IdSource(clock),
     )
     bounds = Bounds(connections=10, connections_per_address=10, idle=300.0)
-    return Listener(service, bounds, spool=spool, accept=spool.accept, clock=clock), spool
+    return Listener(service, bounds, spool=spool, accept=spool.accept, clock=clock, census=Census()), spool
 
 
 def check_step(step: Step, line: bytes, spool: FakeSpool) -> None:

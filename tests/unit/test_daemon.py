@@ -127,7 +127,6 @@ async def greeting(line: str) -> tuple[int, asyncio.StreamWriter]:
     return int((await reader.readline())[:3]), writer
 
 
-@pytest.mark.xfail(strict=True, reason="reported: counted for each listener")
 def test_connections_are_counted_over_all_listeners(tmp_path: Path) -> None:
     given = replace(
         config(tmp_path, limits=LimitsConfig(connections=1, drain=0.0)), listeners=(listener("one"), listener("two"))
@@ -243,7 +242,6 @@ def submitted(tmp_path: Path, target: Path) -> tuple[dict[str, Any], list[Messag
     return told, numbers
 
 
-@pytest.mark.xfail(strict=True, reason="reported: it holds -shm and -wal files, too")
 def test_a_backup_holds_directory_queue_and_bodies_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "backup.tar"
     told, (_, large) = submitted(tmp_path, target)

@@ -254,10 +254,7 @@ def test_a_kept_connection_that_the_server_closed_is_not_used(end: str) -> None:
     run(lambda: office(GOOD + end, GOOD), main)
 
 
-_IDLE = pytest.mark.xfail(strict=True, reason="reported: 421 as the first reply on a kept connection defers")
-
-
-@pytest.mark.parametrize("end", ["X", "!", pytest.param("S 421 4.4.2 Idle\nX", marks=_IDLE)])
+@pytest.mark.parametrize("end", ["X", "!", "S 421 4.4.2 Idle\nX"])
 @pytest.mark.parametrize("opening", [TOGETHER, ONE_BY_ONE], ids=["pipelined", "one by one"])
 def test_a_kept_connection_that_is_closed_at_the_first_command_is_replaced_unnoticed(opening: str, end: str) -> None:
     together = opening == TOGETHER
@@ -374,7 +371,6 @@ def test_close_gives_up_a_greeting_at_once() -> None:
     run(lambda: office("W"), main)
 
 
-@pytest.mark.xfail(strict=True, reason="reported: a task cancelled before its first step never answers")
 def test_close_answers_a_job_that_has_just_come() -> None:
     async def main(here: Office) -> None:
         report = here.deliver(job())

@@ -125,6 +125,7 @@ class MemorySpool:
             self.bodies[message.id] = message.content
             for number, recipient in enumerate(message.envelope.recipients):
                 self.rows[message.id, number] = Stored(recipient, State.LEASED, message.received_at)
+        self.records.extend(unit.notes)
         for change in unit.changes:
             row = self.rows[change.message, change.number]
             assert not row.state.settled, f"{row} was settled before"
@@ -405,8 +406,7 @@ def test_records_say_what_happened() -> None:
         now = rig.clock.now()
         rig.mailer().end(OK, LATER, notes=("MX of far.example: 10 mx.far.example", "mx.far.example: refused"))
         await turns()
-        assert len(rig.spool.records) == 4
-        assert set(rig.spool.records) == {
+        assert rig.spool.records == [
             Record(message.id, now, Kind.ATTEMPT, None, (("text", "MX of far.example: 10 mx.far.example"),)),
             Record(message.id, now, Kind.ATTEMPT, None, (("text", "mx.far.example: refused"),)),
             Record(message.id, now, Kind.DELIVERED, 0, (("text", OK.text), ("next_hop", OK.next_hop))),
@@ -417,7 +417,7 @@ def test_records_say_what_happened() -> None:
                 1,
                 (("text", LATER.text), ("next_hop", LATER.next_hop), ("status", "4.2.0"), ("due", now + 300)),
             ),
-        }
+        ]
 
     run(main())
 
@@ -767,7 +767,6 @@ def test_a_notice_that_was_not_written_is_written_again_and_tried_once() -> None
     run(main())
 
 
-@pytest.mark.xfail(strict=True, reason="reported: no timer is set when an outcome is written late")
 def test_a_retry_is_not_forgotten_when_its_outcome_was_written_after_it_was_due() -> None:
     async def main() -> None:
         rig = Rig()
@@ -801,7 +800,6 @@ def test_a_text_stays_while_a_recipient_needs_it_though_an_outcome_was_written_l
     run(main())
 
 
-@pytest.mark.xfail(strict=True, reason="reported: a text is removed before another recipient's failure is written")
 def test_a_text_stays_until_every_outcome_is_written() -> None:
     """The notice of one recipient takes its time; a crash meanwhile must not leave it without a text."""
 
@@ -821,7 +819,6 @@ def test_a_text_stays_until_every_outcome_is_written() -> None:
     run(main())
 
 
-@pytest.mark.xfail(strict=True, reason="reported: who was put back and is not written yet is not counted")
 def test_a_text_stays_though_half_of_its_message_was_put_back_late(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         before = Rig(limit=0)
@@ -838,11 +835,11 @@ def test_a_text_stays_though_half_of_its_message_was_put_back_late(monkeypatch: 
         for _ in range(2):
             rig.mailer("mx:else.example").end(OK)
             await turns()
-        assert [row.number for row in rig.mailer().open[0][0].rows] == [1]
+        assert "mx:far.example" not in rig.mailers  # the second one waits until the disk knows of the first
         await rig.pass_time(queue_module.WRITE_AGAIN)  # the first one is put back
         rig.mailer().end(OK)
         await turns()
-        assert rig.spool.states(message.id)[1] is State.DELIVERED
+        assert rig.spool.states(message.id).count(State.DELIVERED) == 1
         assert message.id in rig.spool.bodies
         await rig.pass_time(120)
         rig.mailer().end(OK)
@@ -929,7 +926,6 @@ def test_an_operator_may_have_it_tried_now() -> None:
     run(main())
 
 
-@pytest.mark.xfail(strict=True, reason="reported: a wake during next_due is lost")
 def test_a_wake_is_heard_at_any_moment_of_a_look_at_the_disk() -> None:
     async def main() -> None:
         rig = Rig()

@@ -21,6 +21,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
+from pillarbox.adapters.system import sync_directory
 from pillarbox.core.address import Domain, Host, LocalPart
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Deferred, Delivered, Job, Message, Outcome, Report, Row
@@ -73,20 +74,12 @@ class LineEnds:
 # --- one job on the disk; all of this runs in the pool
 
 
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _make_folder(root: str, domain: str, folder: str) -> None:
     """`tmp` comes last: whoever finds it may rely on the rest being there to stay."""
     for directory in (root, domain, folder, f"{folder}/new", f"{folder}/cur"):
         with suppress(FileExistsError):
             os.mkdir(directory, 0o700)
-        _sync_directory(os.path.dirname(directory))
+        sync_directory(os.path.dirname(directory))
     with suppress(FileExistsError):
         os.mkdir(f"{folder}/tmp", 0o700)
 
@@ -135,7 +128,7 @@ class _Letter:
             self._file = None
             new = f"{self._folder}/new"
             os.rename(self._tmp, f"{new}/{self._name}")
-            _sync_directory(new)
+            sync_directory(new)
             self.outcome = Delivered(self._name, NEXT_HOP)
 
     def drop(self) -> None:
@@ -161,7 +154,7 @@ class _Letter:
         except FileNotFoundError:
             return False
         if found:
-            _sync_directory(cur)
+            sync_directory(cur)
         return found
 
     @contextmanager

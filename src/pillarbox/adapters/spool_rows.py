@@ -7,6 +7,7 @@ but no transactions and no threads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -18,13 +19,17 @@ from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.mail import Leased, Message, Row, State, Unit
+from pillarbox.engine.records import Record
+
+log = logging.getLogger(__name__)
 
 MOST_ROWS = 512  # in one statement
 _STEP = 8  # a statement has a multiple of so many rows, so that few have to be prepared
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
-_CHANGE, _RECORD = WORK_KINDS["change"], WORK_KINDS["record"]
+_CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
 _PADDING = (None,) * WORK_COLUMNS
 _BETWEEN = (None,) * 13  # from c to q in the row of a further recipient
+_AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
 _NO_RECORD = (None,) * 3
 _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 12)
 _BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
@@ -39,13 +44,17 @@ def unit_values(unit: Unit) -> Values:
         values += _message_row(message)
         for number, recipient in enumerate(message.envelope.recipients[1:], start=1):
             values += (_RECIPIENT, message.id, number, message.received_at, *_BETWEEN, *_recipient(recipient))
+    for note in unit.notes:
+        values += _record_row(note)
     finished = [message.id for message in unit.finished if not message.large]
     for *change, record in unit.changes:
         told = _NO_RECORD if record is None else (record.at, record.kind._value_, record.detail_json())
         values += (_CHANGE, *change, *told, change[0] in finished, *_AFTER_CHANGE)
     for record in unit.records:
-        told = (record.at, record.kind._value_, record.detail_json())
-        values += (_RECORD, record.message, record.recipient, *_BEFORE_RECORD, *told, *_AFTER_RECORD)
+        values += _record_row(record)
+    if not unit.changes:
+        for message_id in finished:
+            values += (_FINISHED, message_id, *_AFTER_FINISHED)
     return values
 
 
@@ -60,6 +69,11 @@ def write_values(connection: apsw.Connection, values: Values) -> None:
 def _insert(rows: int) -> str:
     row = "(" + ",".join("?" * WORK_COLUMNS) + ")"
     return "INSERT INTO work VALUES " + ",".join((row,) * rows)
+
+
+def _record_row(record: Record) -> tuple[Any, ...]:
+    told = (record.at, record.kind._value_, record.detail_json())
+    return (_RECORD, record.message, record.recipient, *_BEFORE_RECORD, *told, *_AFTER_RECORD)
 
 
 def _message_row(message: Message) -> tuple[Any, ...]:
@@ -106,7 +120,11 @@ def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
             f"UPDATE recipient SET state = {State.LEASED:d} WHERE message = ? AND number IN ({marks})",
             (message_id, *mine),
         )
-        message, rows = read_message(connection, message_id)
+        try:
+            message, rows = read_message(connection, message_id)
+        except (ValueError, TypeError):  # it stays leased, and is looked at again after a restart
+            log.exception("spool: message %s can't be read back", MessageId(message_id))
+            continue
         waiting: Any = connection.execute(
             "SELECT count(*) FROM recipient WHERE message = ? AND state = 0", (message_id,)
         ).fetchone()

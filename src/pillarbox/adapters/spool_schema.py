@@ -62,6 +62,7 @@ CREATE TABLE record (
 _LETTERS = "abcdefghijklmnopqr"
 WORK_COLUMNS = 1 + len(_LETTERS)
 _SERIAL = "(SELECT ifnull(max(serial), 0) + 1 FROM record WHERE message = NEW.a)"
+_ALL_SETTLED = "NOT EXISTS (SELECT 1 FROM recipient WHERE message = NEW.a AND state < 2)"
 _TRIGGERS = {
     # a to o the message, p its text if small, q and r its first recipient: leased at birth, so that whoever accepted
     # the message delivers it without a second write that says so
@@ -77,9 +78,11 @@ _TRIGGERS = {
         UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g
             WHERE message = NEW.a AND number = NEW.b;
         INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j WHERE NEW.h IS NOT NULL;
-        DELETE FROM body WHERE NEW.k AND message = NEW.a;""",
+        DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};""",
     "record": f"""
         INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j);""",
+    "finished": f"""
+        DELETE FROM body WHERE message = NEW.a AND {_ALL_SETTLED};""",
 }
 WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
 

@@ -21,6 +21,7 @@ from pillarbox.adapters.spool_rows import lease, unit_values, write_values
 from pillarbox.adapters.spool_schema import open_reader
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
+from pillarbox.engine.ids import id_at
 from pillarbox.engine.mail import Leased, Message, State, Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError
 from pillarbox.engine.records import Kind, Record
@@ -50,6 +51,7 @@ class SqliteSpool:
         self._threads = ThreadPoolExecutor(BODY_THREADS, thread_name_prefix="spool-body")
         self._reader = open_reader(path)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
+        self._closing = False
         self._removals_held = 0
         self._held_removals: list[MessageId] = []
         self.last_id = self._recover()
@@ -138,9 +140,9 @@ class SqliteSpool:
         """Let scheduled recipients be tried now; gives how many. Raises SpoolError."""
         return await self.errand(partial(_make_due, messages=messages, now=now))
 
-    async def forget(self, before: MessageId) -> int:
-        """Remove settled messages older than that id, and their records; gives how many went this time."""
-        return await self.errand(partial(_forget, before=int(before)))
+    async def forget(self, before: float) -> int:
+        """Remove messages settled before that moment, and their records; gives how many went this time."""
+        return await self.errand(partial(_forget, before=before))
 
     async def copy_to(self, database: Path, bodies: Path) -> int:
         """A consistent copy of the spool while it works on. Gives the number of large bodies. Raises SpoolError."""
@@ -158,10 +160,11 @@ class SqliteSpool:
     async def close(self) -> None:
         """Commit what was handed in, then close the files."""
         self._flush()
+        self._closing = True
         await asyncio.to_thread(self._threads.shutdown)
-        await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._reading.shutdown)
-        self._reader.close()
+        self._reader.close()  # before the writer's connection: the last one to close empties the log
+        await asyncio.to_thread(self._writer.stop)
         self._bodies.close()
 
     # --- on other threads
@@ -196,7 +199,7 @@ class SqliteSpool:
 
     def _copy_bodies(self, database: Path, target: Path) -> int:
         target.mkdir(mode=0o700)
-        copy = open_reader(database)
+        copy = apsw.Connection(f"file:{database}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
         unsettled: list[Any] = copy.execute(_LARGE_UNSETTLED).fetchall()
         copy.close()
         for (number,) in unsettled:
@@ -214,10 +217,10 @@ class SqliteSpool:
 
     def _completed(self, batch: list[Pending]) -> None:
         for pending in batch:
-            if pending.error is None:
-                for message in pending.unit.finished:
-                    if message.large:
-                        self._remove_body(message.id)
+            gone = pending.unit.finished if pending.error is None else pending.unit.messages
+            for message in gone:
+                if message.large and not pending.in_doubt:
+                    self._remove_body(message.id)
             try:
                 pending.done(pending.error)
             except Exception:
@@ -226,6 +229,8 @@ class SqliteSpool:
     def _remove_body(self, message: MessageId) -> None:
         if self._removals_held:
             self._held_removals.append(message)
+        elif self._closing:
+            self._bodies.remove(message)
         else:
             self._threads.submit(self._bodies.remove, message)
 
@@ -240,6 +245,8 @@ class SqliteSpool:
         future: Future[T] = Future()
 
         def settle(result: Any, error: BaseException | None) -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # who asked has gone
             if error is None:
                 future.set_result(result)
             else:
@@ -267,13 +274,13 @@ def _recover(connection: apsw.Connection) -> tuple[set[str], int]:
     return known, int(last[0])
 
 
-def _forget(connection: apsw.Connection, before: int) -> int:
+def _forget(connection: apsw.Connection, before: float) -> int:
     rows: list[Any] = connection.execute(
         "SELECT id FROM message WHERE id < ? AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = message.id"
-        f" AND state < {State.DELIVERED:d}) ORDER BY id LIMIT {FORGET_AT_ONCE}",
-        (before,),
+        f" AND (state < {State.DELIVERED:d} OR due >= ?)) ORDER BY id LIMIT {FORGET_AT_ONCE}",
+        (id_at(before), before),
     ).fetchall()
-    for table, column in (("message", "id"), ("recipient", "message"), ("record", "message")):
+    for table, column in (("message", "id"), ("recipient", "message"), ("record", "message"), ("body", "message")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
     return len(rows)

@@ -21,7 +21,8 @@ import apsw
 
 from pillarbox.adapters.spool_bodies import BodyFiles
 from pillarbox.adapters.spool_rows import MOST_ROWS, Values, disown, write_values
-from pillarbox.adapters.spool_schema import WORK_COLUMNS, open_spool
+from pillarbox.adapters.spool_schema import VERSION, WORK_COLUMNS, open_spool
+from pillarbox.core.envelope import MessageId
 from pillarbox.engine.mail import Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
 
@@ -41,6 +42,7 @@ class Pending:
     values: Values
     done: SpoolCallback
     error: SpoolError | None = None
+    in_doubt: bool = False  # may be on the disk in spite of the error
 
 
 @dataclass(slots=True)
@@ -110,11 +112,15 @@ class Writer:
             values: Values = []
             for pending in batch:
                 values += pending.values
-            self._write(values)
+                self._logged += sum(message.size for message in pending.unit.messages if not message.large)
+            if values:
+                self._write(values)
         except SpoolError as error:
             for pending in batch:
                 pending.error = error
-                self._disowned.extend(int(message.id) for message in pending.unit.messages)
+                pending.in_doubt = self._connection is None  # else it was rolled back
+                if pending.in_doubt:
+                    self._disowned.extend(int(message.id) for message in pending.unit.messages)
             log.error("spool: %d units not stored: %s", len(batch), error)
         except Exception as error:
             if len(batch) > 1:
@@ -179,8 +185,11 @@ class Writer:
             connection = open_spool(self._path)
             with connection:
                 disown(connection, self._disowned)
+                connection.pragma("user_version", VERSION)  # writes behind what is in doubt even with nothing to remove
         except apsw.Error as error:
             raise SpoolBroken(f"spool can't be opened again: {error}") from error
+        for message in self._disowned:
+            self._bodies.remove(MessageId(message))
         self._disowned = []
         self._connection = connection
         return connection

@@ -1,10 +1,12 @@
-"""The clock of the machine and of the event loop, as the port Clock."""
+"""What the operating system gives: the clock as the port Clock, and names of files made durable."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 class SystemClock:
@@ -17,3 +19,12 @@ class SystemClock:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         return self._loop.call_later(delay, callback)
+
+
+def sync_directory(path: str | Path) -> None:
+    """Make names that were made, moved or removed in a directory durable. Blocks; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

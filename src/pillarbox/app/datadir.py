@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore
+from pillarbox.adapters.system import sync_directory
 from pillarbox.app.config import Config, default_hostname
 from pillarbox.core.address import MAX_LOCAL_PART, AddressError, Domain, LocalPart
 
@@ -44,7 +45,10 @@ class DataDir:
     def prepare(cls, root: Path) -> DataDir:
         """Make the directory, for its owner only, where it is not there. Raises DataDirError."""
         try:
+            missing = [folder for folder in (root, *root.parents) if not folder.exists()]
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in missing:
+                sync_directory(folder.parent)
         except OSError as error:
             raise DataDirError(f"can't make the data directory {root}: {error.strerror}") from error
         if not os.access(root, os.R_OK | os.W_OK | os.X_OK):

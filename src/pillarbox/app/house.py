@@ -19,14 +19,14 @@ from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.adapters.system import SystemClock
 from pillarbox.app.config import Config, ListenerConfig
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
-from pillarbox.engine.ids import IdSource, id_at
+from pillarbox.engine.ids import IdSource
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost
 from pillarbox.engine.session import Service
-from pillarbox.net.listener import Bounds, Listener
+from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
 
@@ -80,6 +80,8 @@ class House:
             ),
         )
         self._ways = self._make_ways()
+        self._census = Census()
+        self._draining: set[asyncio.Task[None]] = set()  # listeners that a reload took away
         self._forgetting: asyncio.Task[None] | None = None
         self._timer = data.clock.call_later(1.0, self._forget_soon)
 
@@ -140,7 +142,12 @@ class House:
     async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
         data = self.data
         listener = Listener(
-            self._service(config), self._bounds(), spool=data.spool, accept=self.queue.accept, clock=data.clock
+            self._service(config),
+            self._bounds(),
+            spool=data.spool,
+            accept=self.queue.accept,
+            clock=data.clock,
+            census=self._census,
         )
         await listener.listen(bound)
         self.listeners[key(config)] = listener
@@ -154,8 +161,10 @@ class House:
         self.queue.router = _router(config, self.data)
         self.queue.retry = _retry(config)
         wanted = {key(listener): listener for listener in config.listeners}
-        gone = [self.listeners.pop(old) for old in list(self.listeners) if old not in wanted]
-        await asyncio.gather(*(listener.drain(config.limits.drain) for listener in gone))
+        for gone in [old for old in self.listeners if old not in wanted]:
+            draining = asyncio.create_task(self.listeners.pop(gone).drain(config.limits.drain))
+            self._draining.add(draining)
+            draining.add_done_callback(self._draining.discard)
         for name, listener in self.listeners.items():
             listener.service = self._service(wanted[name])
             listener.bounds = self._bounds()
@@ -165,7 +174,7 @@ class House:
         """Drain: transactions end within the configured time, deliveries too; the rest is due at the next start."""
         grace = self.config.limits.drain
         self._timer.cancel()
-        await asyncio.gather(*(listener.drain(grace) for listener in self.listeners.values()))
+        await asyncio.gather(*(listener.drain(grace) for listener in self.listeners.values()), *self._draining)
         await self.queue.close(grace)
         if self._forgetting is not None:
             await self._forgetting
@@ -177,7 +186,7 @@ class House:
         self._timer = self.data.clock.call_later(FORGET_EVERY, self._forget_soon)
 
     async def _forget(self) -> None:
-        before = id_at(self.data.clock.now() - self.config.history.keep)
+        before = self.data.clock.now() - self.config.history.keep
         try:
             while await self.data.spool.forget(before):
                 pass

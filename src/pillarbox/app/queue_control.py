@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pillarbox.adapters.system import sync_directory
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.house import Data
 from pillarbox.core.address import Mailbox
@@ -93,14 +94,18 @@ class DataControl:
 def _archive(folder: Path, target: Path) -> int:
     """The archive is whole and durable under its name, or not there. Gives its size."""
     partial = target.with_name(target.name + ".partial")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for entry in sorted(folder.iterdir()):
-                archive.add(entry, entry.name)
-        file.flush()
-        os.fsync(file.fileno())
-        octets = file.tell()
-    partial.rename(target)
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for entry in sorted(folder.iterdir()):
+                    archive.add(entry, entry.name)
+            file.flush()
+            os.fsync(file.fileno())
+            octets = file.tell()
+        partial.rename(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_directory(target.parent)
     return octets
 
 

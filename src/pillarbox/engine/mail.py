@@ -132,5 +132,6 @@ class Unit(NamedTuple):
 
     messages: tuple[Message, ...] = ()
     changes: tuple[Change, ...] = ()
-    records: tuple[Record, ...] = ()  # beside those of the changes
+    records: tuple[Record, ...] = ()  # that come after those of the changes
     finished: tuple[Message, ...] = ()  # all recipients are settled: the body may go
+    notes: tuple[Record, ...] = ()  # records that come before those of the changes

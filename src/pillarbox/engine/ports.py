@@ -52,7 +52,10 @@ class Spool(Protocol):
     """Durable storage of one worker. What `done(None)` was called for would survive a power cut."""
 
     def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        """Commit the unit together with others. A peer waits for an urgent one; the others may ride along later."""
+        """Commit the unit together with others. A peer waits for an urgent one; the others may ride along later.
+
+        From here on a spilled body is the spool's: with the message refused it goes, too.
+        """
 
     def spill(self, message: MessageId, octets: bytes, done: SpoolCallback) -> None:
         """Append to the body of a large message that is still coming in."""

@@ -66,6 +66,7 @@ class Held:
     here: int
     waiting: int
     unwritten: int = 0  # units about it that are not on the disk yet
+    finished: bool = False  # the disk was told that all of its recipients are settled
 
 
 LaneOpener = Callable[[str, Route], Lane]
@@ -108,10 +109,11 @@ class Queue:
         self._spool.write(Unit(messages=(message,)), partial(self._accepted, message, done))
 
     def _accepted(self, message: Message, done: SpoolCallback, error: SpoolError | None) -> None:
-        done(error)
-        if error is None:
-            rows = [Row(number, recipient) for number, recipient in enumerate(message.envelope.recipients)]
-            self._admit(message, rows, 0)
+        try:
+            done(error)
+        finally:
+            if error is None:
+                self._admit(message, _rows(message), 0)
 
     def start(self) -> None:
         """Fetch what earlier runs left."""
@@ -129,6 +131,7 @@ class Queue:
 
     async def _fetch(self) -> None:
         try:
+            due: float | None = None
             while not self._closing:
                 self._fetch_again = False
                 room = WINDOW - len(self._held)
@@ -138,13 +141,16 @@ class Queue:
                 found = await self._spool.lease(self._clock.now(), min(room, LEASE_AT_ONCE))
                 for leased in found:
                     self._admit(*leased)
+                due = None if found else await self._spool.next_due()
                 if not found and not self._fetch_again:
                     break
-            due = await self._spool.next_due()
             if due is not None:
                 self._wake_at(due)
         except SpoolError as error:
             log.error("queue: can't read the spool: %s", error)
+            self._wake_at(self._clock.now() + LOOK_AGAIN)
+        except Exception:
+            log.exception("queue: bug while looking for due recipients")
             self._wake_at(self._clock.now() + LOOK_AGAIN)
         finally:
             self._fetching = False
@@ -173,7 +179,7 @@ class Queue:
             held.waiting -= len(rows)
             message = held.message
         elif len(self._held) >= WINDOW or self._closing:
-            self._put_back(message, rows)
+            self._put_back(message, rows, waiting)
             return
         else:
             self._held[message.id] = Held(message, len(rows), waiting)
@@ -203,11 +209,13 @@ class Queue:
         lane = self._lanes[name] = self._open_lane(name, route)
         return lane
 
-    def _put_back(self, message: Message, rows: list[Row]) -> None:
+    def _put_back(self, message: Message, rows: list[Row], waiting: int) -> None:
         """No room in memory: the disk keeps it, due at once."""
         if self._closing:
             return  # it stays leased, and is due when we are back
         self._starved = True
+        self._held[message.id] = Held(message, 0, waiting + len(rows), 1)
+        message.content = None
         now = self._clock.now()
         changes = tuple(
             Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "", None) for row in rows
@@ -241,15 +249,14 @@ class Queue:
             changes.append(Change(message.id, row.number, state, due, row.attempts, job.lane, outcome.text, record))
             if state is State.SCHEDULED:
                 again += 1
-                self._wake_at(due)
             elif not isinstance(outcome, Delivered):
                 undelivered.append(Undelivered(row, outcome, state))
         held = self._held[message.id]
         held.here -= len(job.rows)
         held.waiting += again
         held.unwritten += 1
-        finished = (message,) if not held.here and not held.waiting else ()
-        unit = Unit((), tuple(changes), notes, finished)
+        held.finished = held.unwritten == 1 and not held.here and not held.waiting
+        unit = Unit((), tuple(changes), (), (message,) if held.finished else (), notes)
         if undelivered:
             self._task(self._notify(message, undelivered, unit))
         else:
@@ -273,9 +280,7 @@ class Queue:
         except Exception:
             log.exception("queue: no notice could be made for %s", message.id)
             notice, record = None, Record(message.id, self._clock.now(), Kind.NOTICE, None, (("text", "our fault"),))
-        records = (*unit.records, record)
-        notices = () if notice is None else (notice,)
-        self._write(Unit(notices, unit.changes, records, unit.finished))
+        self._write(unit._replace(messages=() if notice is None else (notice,), records=(record,)))
 
     def _write(self, unit: Unit) -> None:
         self._spool.write(unit, partial(self._written, unit), urgent=False)
@@ -287,8 +292,11 @@ class Queue:
             return
         for message in {change.message for change in unit.changes}:
             self._agreed(message)
+        for change in unit.changes:
+            if change.state is State.SCHEDULED:
+                self._wake_at(change.due)
         for notice in unit.messages:
-            self._admit(notice, [Row(n, each) for n, each in enumerate(notice.envelope.recipients)], 0)
+            self._admit(notice, _rows(notice), 0)
         if self._starved and len(self._held) < WINDOW // 2:
             self.wake()
 
@@ -298,10 +306,13 @@ class Queue:
         if held is None:
             return
         held.unwritten -= 1
-        if not held.here and not held.unwritten:
-            del self._held[message]
-            if held.message.content is not None:
-                self._octets -= len(held.message.content)
+        if held.here or held.unwritten:
+            return
+        del self._held[message]
+        if held.message.content is not None:
+            self._octets -= len(held.message.content)
+        if not held.waiting and not held.finished:
+            self._write(Unit(finished=(held.message,)))
 
     def _let_go_of_content(self, message: Message) -> None:
         assert message.content is not None
@@ -336,6 +347,10 @@ _KINDS = {
     State.FAILED: Kind.FAILED,
     State.EXPIRED: Kind.EXPIRED,
 }
+
+
+def _rows(message: Message) -> list[Row]:
+    return [Row(number, recipient) for number, recipient in enumerate(message.envelope.recipients)]
 
 
 def _record(message: Message, row: Row, outcome: Outcome, state: State, *, due: float, now: float) -> Record:

@@ -41,6 +41,27 @@ class Bounds:
     idle: float  # seconds without an octet from the client
 
 
+class Census:
+    """How many connections there are, of all listeners together and from each address."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_address: Counter[str] = Counter()
+
+    def enter(self, address: str) -> None:
+        self.total += 1
+        self.by_address[address] += 1
+
+    def leave(self, address: str) -> None:
+        self.total -= 1
+        self.by_address[address] -= 1
+        if not self.by_address[address]:
+            del self.by_address[address]
+
+    def within(self, bounds: Bounds, address: str) -> bool:
+        return self.total <= bounds.connections and self.by_address[address] <= bounds.connections_per_address
+
+
 class Listener:
     """One listening socket and its connections."""
 
@@ -52,6 +73,7 @@ class Listener:
         spool: Spool,
         accept: Callable[[Message, SpoolCallback], None],
         clock: Clock,
+        census: Census,
     ) -> None:
         self.service = service  # of the connections that come from now on
         self.bounds = bounds
@@ -59,7 +81,7 @@ class Listener:
         self.accept = accept
         self.clock = clock
         self.connections: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        self.census = census
         self._server: asyncio.Server | None = None
         self._sweep: Timer | None = None
         self._emptied = asyncio.Event()
@@ -73,22 +95,15 @@ class Listener:
 
     def admit(self, connection: Connection) -> Reply:
         """Count the connection in; the greeting, or the refusal."""
-        address = connection.peer
         self.connections.add(connection)
-        self._by_address[address] += 1
+        self.census.enter(connection.peer)
         if self.closing:
             return r.CONNECT_CLOSING
-        bounds = self.bounds
-        too_many = len(self.connections) > bounds.connections
-        if too_many or self._by_address[address] > bounds.connections_per_address:
-            return r.CONNECT_TOO_MANY
-        return self.service.greeting
+        return self.service.greeting if self.census.within(self.bounds, connection.peer) else r.CONNECT_TOO_MANY
 
     def dismiss(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        self._by_address[connection.peer] -= 1
-        if not self._by_address[connection.peer]:
-            del self._by_address[connection.peer]
+        self.census.leave(connection.peer)
         if not self.connections:
             self._emptied.set()
 
@@ -227,9 +242,10 @@ class Connection(asyncio.Protocol):
         """All input is used up."""
         if self._eof:
             self._transport.close()
-        elif self._listener.closing:
+            return
+        if self._listener.closing:
             self.drain()
-        elif not self._reading:
+        if not self._reading and not self._deadline:
             self._reading = True
             self._transport.resume_reading()
 
@@ -242,9 +258,7 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         if isinstance(question, Drop):
             listener.spool.unspill(question.message)
-            reply = self._session.answer(None)
-            if reply is not None:
-                out.append(self._smtp.send(reply))
+            out.append(self._smtp.send(cast(Reply, self._session.answer(None))))
             return True
         self._asking = True
         if isinstance(question, Accept):
@@ -256,7 +270,7 @@ class Connection(asyncio.Protocol):
     def _answered(self, fault: SpoolError | None) -> None:
         self._asking = False
         if self._deadline:
-            self._after_the_end()
+            self._after_the_end(fault)
             return
         self._last_octet = self._monotonic()
         try:
@@ -266,9 +280,9 @@ class Connection(asyncio.Protocol):
         else:
             self._pump(reply)
 
-    def _after_the_end(self) -> None:
+    def _after_the_end(self, fault: SpoolError | None) -> None:
         """The connection went while the question was open; what was spilled meanwhile must go too."""
-        self._session.answer(None)
+        self._session.answer(fault)
         drop = self._session.abandon()
         if drop is not None:
             self._listener.spool.unspill(drop.message)
@@ -298,6 +312,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         if not self._deadline:
+            self._deadline = float("inf")
             self._transport.write(self._smtp.close(r.CLOSING))
         self._transport.close()
 
@@ -314,5 +329,7 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        if self._transport.can_write_eof():
+        try:
             self._transport.write_eof()
+        except OSError:  # it has just gone
+            self._transport.close()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
@@ -63,7 +64,7 @@ class SmtpMailer:
                 return
         task = asyncio.get_running_loop().create_task(self._open(job, done))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._opened, job, done))
 
     def _run(self, connection: Outgoing, job: Job, done: Done) -> None:
         self._busy[connection] = done
@@ -85,15 +86,17 @@ class SmtpMailer:
         if self._closing and not self._busy:
             self._emptied.set()
 
+    def _opened(self, job: Job, done: Done, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            done(job, Report(()))
+
     # --- opening
 
     async def _open(self, job: Job, done: Done) -> None:
         walk = MxWalk(self._next_hop, job.rows[0].recipient.address.domain, self._ways.hostname, self._ways.shuffle)
         try:
             end = await self._walk(walk)
-        except asyncio.CancelledError:
-            done(job, Report(()))
-            raise
         except Exception:
             log.exception("bug while connecting to %s", job.lane)
             end = Exhausted(_OUR_FAULT, "internal error", permanent=False)

@@ -142,7 +142,10 @@ class Outgoing(asyncio.Protocol):
     def _on_reply(self, reply: ReplyReceived) -> None:
         transaction = self._transaction
         if transaction is not None:
-            self._take(transaction.on_reply(reply))
+            if reply.code == 421 and self.jobs and not transaction.replied:
+                self._break(f"{reply}")  # said to a connection that we kept too long, not to this job
+            else:
+                self._take(transaction.on_reply(reply))
         elif reply.verb in _OPENING:
             self._open(reply)
 
