@@ -240,8 +240,8 @@ def serve(state: ServerState, pieces: list[bytes], moods: list[bool]) -> list[ob
             reply = _answer(event, willing=moods[answered % len(moods)])
             answered += 1
             assert connection.send(reply) == reply.wire
-        assert connection.closed or connection.unread < LONGEST_LINE
-    return [*seen, connection.state, connection.closed or body + bytes(connection.unread)]
+        assert connection.closed or len(connection.input) < LONGEST_LINE
+    return [*seen, connection.state, connection.closed or body + bytes(len(connection.input))]
 
 
 @pytest.mark.parametrize("state", OPENING, ids=str)
@@ -265,7 +265,7 @@ def test_the_server_holds_little(state: ServerState, octets: bytes) -> None:
                 connection.send(_answer(event, willing=True))
         if connection.closed:
             break
-        assert connection.unread < LONGEST_LINE
+        assert len(connection.input) < LONGEST_LINE
     assert connection.closed is (state is not ServerState.DATA)
 
 

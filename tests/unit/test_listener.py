@@ -379,7 +379,7 @@ def test_input_during_a_commit_is_bounded() -> None:
         client.send(b"NOOP\r\n" * count)
         for _ in range(200):
             await turns(1)
-        assert INPUT_HELD < here.connection._smtp.unread <= INPUT_HELD + 1024 * 1024
+        assert INPUT_HELD < len(here.connection._smtp.input) <= INPUT_HELD + 1024 * 1024
         assert client.transport.get_write_buffer_size() > 0
         here.desk.prompt = True
         here.desk.answer()
@@ -400,7 +400,7 @@ def test_a_client_that_never_reads_is_bounded_and_cut_when_idle() -> None:
             largest = max(largest, connection._transport.get_write_buffer_size())
         assert connection._output_full and client.transport.get_write_buffer_size() > 0
         assert largest <= OUTPUT_HELD + 128 * 1024
-        assert connection._smtp.unread <= 1024 * 1024
+        assert len(connection._smtp.input) <= 1024 * 1024
         here.clock.advance(IDLE + 5)
         await here.until_alone()
 

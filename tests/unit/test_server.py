@@ -305,7 +305,7 @@ def test_pipelined_commands_come_one_by_one() -> None:
     )
     assert connection.next_event() == MailFrom(None, 0, BodyType.SEVEN_BIT)
     assert connection.next_event() is Wait.PAUSED
-    assert connection.unread
+    assert len(connection.input)
     connection.send(r.SENDER_OK)
     assert connection.next_event() == RcptTo(ALICE)
     connection.send(r.RECIPIENT_OK)
@@ -322,7 +322,7 @@ def test_pipelined_commands_come_one_by_one() -> None:
     connection.send(r.BYE)
     assert connection.closed
     assert connection.next_event() is Wait.PAUSED  # what comes behind QUIT is not read
-    assert connection.unread == len(b"NOOP\r\n")
+    assert len(connection.input) == len(b"NOOP\r\n")
 
 
 def test_data_is_refused_after_pipelined_recipients_that_were() -> None:
@@ -489,7 +489,7 @@ def test_a_line_without_end_closes(state: ServerState) -> None:
     for _ in range(MAX_SWALLOWED // 65536 + 2):
         connection.receive_data(b"x" * 65536)
         event = connection.next_event()
-        assert connection.unread <= 2 * MAX_LINE
+        assert len(connection.input) <= 2 * MAX_LINE
         if event is not Wait.NEED_DATA:
             break
     assert event == Refused(None, r.TOO_MUCH_GARBAGE)

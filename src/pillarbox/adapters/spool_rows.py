@@ -46,7 +46,7 @@ def unit_values(unit: Unit) -> Values:
             values += (_RECIPIENT, message.id, number, message.received_at, *_BETWEEN, *_recipient(recipient))
     for note in unit.notes:
         values += _record_row(note)
-    finished = [message.id for message in unit.finished if not message.large]
+    finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
     for *change, record in unit.changes:
         told = _NO_RECORD if record is None else (record.at, record.kind._value_, record.detail_json())
         values += (_CHANGE, *change, *told, change[0] in finished, *_AFTER_CHANGE)

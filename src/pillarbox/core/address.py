@@ -128,13 +128,13 @@ def parse_host(source: str) -> Host:
     return _parse_domain(source)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Mailbox:
     """local-part@domain. Two mailboxes are equal when the local parts are equal to the letter."""
 
     local: LocalPart
     domain: Host
-    _text: str = field(init=False, repr=False, compare=False)
+    _text: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_text", f"{self.local}@{self.domain}")
@@ -143,6 +143,12 @@ class Mailbox:
     def parse(cls, source: str) -> Mailbox:
         """From `local@domain` without angle brackets. Raises AddressError, UnknownLiteral."""
         return _parse_mailbox(source)
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Mailbox) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     def __str__(self) -> str:
         return self._text

@@ -39,7 +39,7 @@ def view_header(header: bytes) -> HeaderView:
     """Read the header section; of a field that stands there twice the first counts."""
     received = 0
     found: dict[bytes, str] = {}
-    if b"\r\n " in header or b"\r\n\t" in header:
+    if header.find(b"\r\n ") >= 0 or header.find(b"\r\n\t") >= 0:
         header = _FOLD.sub(b" ", header)
     for line in header.split(b"\r\n"):
         name, _, value = line.partition(b":")

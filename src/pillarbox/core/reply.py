@@ -33,6 +33,11 @@ class EnhancedCode(NamedTuple):
         return f"{self.klass}.{self.subject}.{self.detail}"
 
 
+@lru_cache(maxsize=256)
+def _prefix(enhanced: EnhancedCode | None) -> str:
+    return "" if enhanced is None else f"{enhanced} "
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One reply of ours. `wire` is its octets; `closes` says that the channel is closed behind it."""
@@ -48,7 +53,7 @@ class Reply:
             raise ValueError(f"not a reply: {self.code} {self.lines}")
         if self.enhanced is not None and self.enhanced.klass != self.code // 100:
             raise ValueError(f"enhanced code {self.enhanced} does not belong to a {self.code}")
-        prefix = f"{self.enhanced} " if self.enhanced is not None else ""
+        prefix = _prefix(self.enhanced)
         wire, count = "", len(self.lines)
         for number, line in enumerate(self.lines, start=1):
             if not (line.isascii() and line.isprintable()) or len(line) > MAX_TEXT:
@@ -58,8 +63,7 @@ class Reply:
         object.__setattr__(self, "wire", wire.encode("ascii"))
 
     def __str__(self) -> str:
-        prefix = f"{self.enhanced} " if self.enhanced is not None else ""
-        return f"{self.code} {prefix}{' / '.join(self.lines)}"
+        return f"{self.code} {_prefix(self.enhanced)}{' / '.join(self.lines)}"
 
 
 def printable(text: str) -> str:

@@ -239,7 +239,7 @@ class Queue:
     def _settle(self, job: Job, report: Report) -> None:
         now, message = self._clock.now(), job.message
         changes: list[Change] = []
-        notes = tuple(Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes)
+        notes = [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
         undelivered: list[Undelivered] = []
         again = 0
         for row, outcome in zip(job.rows, report.outcomes, strict=True):
@@ -256,7 +256,7 @@ class Queue:
         held.waiting += again
         held.unwritten += 1
         held.finished = held.unwritten == 1 and not held.here and not held.waiting
-        unit = Unit((), tuple(changes), (), (message,) if held.finished else (), notes)
+        unit = Unit((), tuple(changes), (), (message,) if held.finished else (), tuple(notes))
         if undelivered:
             self._task(self._notify(message, undelivered, unit))
         else:

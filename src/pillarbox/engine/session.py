@@ -108,11 +108,9 @@ class Session:
     __slots__ = (
         "_asked",
         "_errors",
-        "_extended",
-        "_helo",
+        "_hop",
         "_intake",
         "_mail",
-        "_peer",
         "_recipients",
         "_service",
         "_trusted",
@@ -121,10 +119,8 @@ class Session:
     def __init__(self, service: Service, peer: str) -> None:
         """`peer`: the client's IP address."""
         self._service = service
-        self._peer = peer
         self._trusted = service.may_relay(peer)
-        self._helo = ""
-        self._extended = False
+        self._hop = Hop("", peer, service.hostname.ascii, "SMTP")
         self._errors = 0
         self._mail: MailFrom | None = None
         self._recipients: dict[Mailbox, Recipient] = {}
@@ -167,8 +163,7 @@ class Session:
         ours = event.name.lower() == service.hostname.ascii
         if ours and service.hostname_configured and not self._trusted:
             return r.IMPERSONATION
-        self._helo = event.name
-        self._extended = event.extended
+        self._hop = self._hop._replace(helo=event.name, protocol="ESMTP" if event.extended else "SMTP")
         self._clear()
         if not event.extended:
             return r.hello(str(service.hostname))
@@ -202,16 +197,11 @@ class Session:
     def _data(self, event: DataCommand) -> Reply:
         service = self._service
         message_id = service.ids.next()
-        hop = Hop(self._helo, self._peer, str(service.hostname), self._protocol)
-        originals = {str(recipient.original) for recipient in self._recipients.values()}
-        only = originals.pop() if len(originals) == 1 else None
-        trace = received_field(hop, str(message_id), service.clock.now(), only)
+        originals = {recipient.original for recipient in self._recipients.values()}
+        only = str(originals.pop()) if len(originals) == 1 else None
+        trace = received_field(self._hop, str(message_id), service.clock.now(), only)
         self._intake = Intake(message_id, trace, service.message_size)
         return r.START_DATA
-
-    @property
-    def _protocol(self) -> str:
-        return "ESMTP" if self._extended else "SMTP"
 
     def _body_chunk(self, event: BodyChunk) -> Question | None:
         assert self._intake is not None
@@ -241,9 +231,9 @@ class Session:
             received_at=self._service.clock.now(),
             envelope=Envelope(mail.sender, tuple(self._recipients.values()), mail.body_type),
             listener=self._service.listener,
-            peer=self._peer,
-            helo=self._helo,
-            protocol=self._protocol,
+            peer=self._hop.peer,
+            helo=self._hop.helo,
+            protocol=self._hop.protocol,
             size=intake.size,
             header=intake.header,
             eight_bit=intake.eight_bit,

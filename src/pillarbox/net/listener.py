@@ -22,6 +22,7 @@ from pillarbox.engine.ports import Clock, Spool, SpoolCallback, SpoolError, Time
 from pillarbox.engine.session import Accept, Drop, Question, Service, Session
 from pillarbox.smtp.events import Wait
 from pillarbox.smtp.server import ServerConnection
+from pillarbox.smtp.states import ServerState
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._smtp.receive_data(data)
         if not self._asking and not self._output_full:
             self._pump()
-        elif self._smtp.unread > INPUT_HELD:
+        elif len(self._smtp.input) > INPUT_HELD:
             self._pause()
 
     def eof_received(self) -> bool:
@@ -229,17 +230,19 @@ class Connection(asyncio.Protocol):
                         out.clear()
                 elif answer is not None and not self._ask(answer, out):
                     break
+                if smtp.input.empty:
+                    break
         except Exception:
             out.append(self._bug())
         if out:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if smtp.closed:
-            self._close(at_once=answer is r.BYE and not smtp.unread)
-        elif not self._asking and not self._output_full:
+        if smtp.state is ServerState.CLOSED:
+            self._close(at_once=answer is r.BYE and smtp.input.empty)
+        elif not self._asking and not self._output_full and (self._eof or not self._reading or self._listener.closing):
             self._pumped()
 
     def _pumped(self) -> None:
-        """All input is used up."""
+        """All input is used up, and something is to be done about it."""
         if self._eof:
             self._transport.close()
             return

@@ -24,33 +24,33 @@ class LineFault(Enum):
 class LineReader:
     """Octets in, lines out. A line comes without its CRLF; it may hold bare CR, LF and NUL, which the caller judges."""
 
-    __slots__ = ("_buffer", "_limit", "_start", "_swallowed")
+    __slots__ = ("_buffer", "_limit", "_start", "_swallowed", "empty")
 
     def __init__(self, limit: int) -> None:
         """`limit`: octets of a line with its CRLF."""
+        self.empty = True  # nothing waits
         self._buffer = b""
         self._start = 0
         self._limit = limit
         self._swallowed = 0
 
     def feed(self, octets: bytes) -> None:
-        if self._start == len(self._buffer):
-            self._buffer = octets
-        else:
-            self._buffer = self._buffer[self._start :] + octets
+        self._buffer = octets if self.empty else self._buffer[self._start :] + octets
         self._start = 0
+        self.empty = not self._buffer
 
     def next_line(self) -> bytes | LineFault | None:
         """The next line, or a fault in its place; None: more octets are needed."""
-        start = self._start
-        end = self._buffer.find(b"\r\n", start)
+        start, buffer = self._start, self._buffer
+        end = buffer.find(b"\r\n", start)
         if end < 0:
             return self._unfinished()
         self._start = end + 2
+        self.empty = end + 2 == len(buffer)
         if self._swallowed or end + 2 - start > self._limit:
             self._swallowed = 0
             return LineFault.TOO_LONG
-        return self._buffer[start:end]
+        return buffer[start:end]
 
     def _unfinished(self) -> LineFault | None:
         held = len(self._buffer) - self._start
@@ -58,6 +58,7 @@ class LineReader:
             kept = 1 if self._buffer.endswith(b"\r") else 0
             self._swallowed += held - kept
             self._start = len(self._buffer) - kept
+            self.empty = not kept
             if self._swallowed > MAX_SWALLOWED:
                 return LineFault.ENDLESS
         return None
@@ -67,6 +68,7 @@ class LineReader:
         rest = self._buffer[self._start :] if self._start else self._buffer
         self._buffer = b""
         self._start = 0
+        self.empty = True
         return rest
 
     def __len__(self) -> int:
@@ -101,7 +103,7 @@ class DataReader:
             cut = _held_back(octets)
             piece = octets[:cut]
             self._held = octets[cut:]
-        if b"\r\n." in piece:
+        if piece.find(b"\r\n.") >= 0:
             piece = piece.replace(b"\r\n.", b"\r\n")
         if self._first and piece:
             self._first = False
@@ -147,7 +149,7 @@ class DataWriter:
             raise UnsafeOctets("bare CR, bare LF or NUL in a message for DATA")
         self._held = tail or (b"\r\n" if joined.endswith(b"\r\n") else b"")
         joined = joined[: len(joined) - len(tail)]
-        if b"\r\n." in joined:
+        if joined.find(b"\r\n.") >= 0:
             joined = joined.replace(b"\r\n.", b"\r\n..")
         return joined if before == b"\r" else joined[len(before) :]
 

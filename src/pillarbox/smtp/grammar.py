@@ -32,7 +32,7 @@ from pillarbox.smtp.events import (
 from pillarbox.smtp.states import Verb
 
 MAX_PATH = 256  # octets with its brackets, RFC 5321 §4.5.3.1.3
-_PATH = rb'[ \t]*<((?:"(?:[^"\\]|\\.)*"|[^"<>\s])*)>(?:[ \t]+(.*))?'
+_PATH = rb'[ \t]*<([^"<>\s]*(?:"(?:[^"\\]|\\.)*"[^"<>\s]*)*)>(?:[ \t]+(.*))?'
 _FROM = re.compile(rb"FROM:" + _PATH, re.IGNORECASE | re.DOTALL)
 _TO = re.compile(rb"TO:" + _PATH, re.IGNORECASE | re.DOTALL)
 _SOURCE_ROUTE = re.compile(r"@[^@,:\s]+(?:,@[^@,:\s]+)*:")
@@ -71,9 +71,13 @@ def _ehlo(argument: bytes, _: Domain) -> ServerEvent:
     return _hello(Verb.EHLO, argument)
 
 
+_SYNTAX = {Verb.MAIL: r.SENDER_SYNTAX, Verb.RCPT: r.RECIPIENT_SYNTAX}
+
+
 @lru_cache(maxsize=4096)
-def _mailbox(octets: bytes, syntax: r.Reply) -> Mailbox | None:
-    """What a path names, None for an empty one; `syntax` is what is said when it is none. Raises _Fault."""
+def _mailbox(octets: bytes, verb: Verb) -> Mailbox | None:
+    """What a path names, None for an empty one. Raises _Fault."""
+    syntax = _SYNTAX[verb]
     text = _path(octets, syntax)
     try:
         return Mailbox.parse(text) if text else None
@@ -111,7 +115,7 @@ def _mail(argument: bytes, _: Domain) -> ServerEvent:
     if match is None:
         return Refused(Verb.MAIL, r.SENDER_SYNTAX)
     try:
-        sender = _mailbox(match[1], r.SENDER_SYNTAX)
+        sender = _mailbox(match[1], Verb.MAIL)
         size, body_type = _mail_parameters(match[2]) if match[2] else _NO_PARAMETERS
     except _Fault as fault:
         return Refused(Verb.MAIL, fault.reply)
@@ -157,7 +161,7 @@ def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
             return Refused(Verb.RCPT, r.UNKNOWN_PARAMETER)
         if match[1].lower() == b"postmaster":
             return RcptTo(Mailbox(LocalPart("postmaster"), hostname))
-        recipient = _mailbox(match[1], r.RECIPIENT_SYNTAX)
+        recipient = _mailbox(match[1], Verb.RCPT)
         return RcptTo(recipient) if recipient is not None else Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
     except _Fault as fault:
         return Refused(Verb.RCPT, fault.reply)

@@ -20,6 +20,7 @@ from pillarbox.smtp.states import SERVER, ServerState, Verb
 
 MAX_LINE = 512  # octets with CRLF, RFC 5321 §4.5.3.1.4
 MAX_LINES: Mapping[Verb, int] = {Verb.MAIL: MAX_LINE + 26 + 17}  # SIZE (RFC 1870 §3) and 8BITMIME (RFC 6152 §2)
+_NUL, _LF, _CR = b"\0\n\r"  # as numbers: `in` looks for those without detour
 _LONGEST = max(MAX_LINES.values())
 
 # By state and by the word of a command: the commands that may come, with their parsers.
@@ -47,25 +48,17 @@ _OUT_OF_PLACE: Mapping[tuple[ServerState, Verb], Reply] = {
 class ServerConnection:
     """One connection from its greeting to its close."""
 
-    __slots__ = ("_bad_octets", "_data", "_hostname", "_lines", "_pending", "state")
+    __slots__ = ("_bad_octets", "_data", "_hostname", "_pending", "input", "receive_data", "state")
 
     def __init__(self, hostname: Domain) -> None:
         """`hostname` is ours: where `<Postmaster>` without a domain is."""
         self.state = ServerState.CONNECT
         self._hostname = hostname
-        self._lines = LineReader(_LONGEST)
+        self.input = LineReader(_LONGEST)  # `empty`: there is nothing to be asked for
+        self.receive_data = self.input.feed  # take octets from the peer; they wait until they are asked for
         self._data: DataReader | None = None
         self._pending: Verb | None = Verb.CONNECT
         self._bad_octets = False  # a bare CR, LF or NUL has come in a command before
-
-    def receive_data(self, octets: bytes) -> None:
-        """Take octets from the peer; they wait until they are asked for."""
-        self._lines.feed(octets)
-
-    @property
-    def unread(self) -> int:
-        """How many octets wait."""
-        return len(self._lines)
 
     @property
     def closed(self) -> bool:
@@ -77,18 +70,16 @@ class ServerConnection:
             return _PAUSED
         if self.state is _DATA:
             return self._next_of_body()
-        line = self._lines.next_line()
+        line = self.input.next_line()
         if line is None:
             return _NEED_DATA
-        if isinstance(line, LineFault):
+        if type(line) is LineFault:
             return self._refuse(None, r.LINE_TOO_LONG if line is LineFault.TOO_LONG else r.TOO_MUCH_GARBAGE)
-        return self._command(line)
-
-    def _command(self, line: bytes) -> ServerEvent:
+        assert type(line) is bytes
         word, _, argument = line.partition(b" ")
         word = word.upper()
         expected = _EXPECTED[self.state].get(word)
-        if expected is None or len(line) + 2 > MAX_LINE or b"\n" in line or b"\r" in line or b"\0" in line:
+        if expected is None or len(line) + 2 > MAX_LINE or _LF in line or _CR in line or _NUL in line:
             refusal = self._refusal(VERBS.get(word), line)
             if refusal is not None:
                 return refusal
@@ -98,7 +89,7 @@ class ServerConnection:
 
     def _refusal(self, verb: Verb | None, line: bytes) -> Refused | None:
         """What is wrong with the line before its argument is looked at, the worst first."""
-        if b"\n" in line or b"\r" in line or b"\0" in line:
+        if _LF in line or _CR in line or _NUL in line:
             reply = r.TOO_MUCH_GARBAGE if self._bad_octets else r.BAD_OCTET
             self._bad_octets = True
             return self._refuse(None, reply)
@@ -117,18 +108,18 @@ class ServerConnection:
         return Refused(verb, reply)
 
     def _next_of_body(self) -> ServerEvent | Wait:
-        if not self._lines:
-            return Wait.NEED_DATA
-        if self._data is None:
-            self._data = DataReader()
-        data = self._data
-        octets = data.feed(self._lines.take_all())
+        if self.input.empty:
+            return _NEED_DATA
+        data = self._data or DataReader()
+        octets = data.feed(self.input.take_all())
         if data.done:
-            self._lines.feed(data.rest)
+            if data.rest:
+                self.input.feed(data.rest)
             self._data = None
             self._pending = Verb.END_OF_DATA
             return BodyEnd(octets, data.bare)
-        return BodyChunk(octets) if octets else Wait.NEED_DATA
+        self._data = data
+        return BodyChunk(octets) if octets else _NEED_DATA
 
     def send(self, reply: Reply) -> bytes:
         """Answer the last event (or greet). Gives the octets to write. Raises LocalProtocolError."""
