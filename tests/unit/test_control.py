@@ -48,7 +48,8 @@ def with_server(path: Path, run: Callable[[], T]) -> T:
 def raw(path: Path, octets: bytes, *, end: bool = True) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
-        connection.sendall(octets)
+        if octets:
+            connection.sendall(octets)
         if end:
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as file:
