@@ -96,13 +96,17 @@ def _work() -> str:
     return "\n".join([f"CREATE VIEW work AS SELECT 0 AS kind, {columns};", *triggers])
 
 
+# Only one thread at a time uses the connection, so SQLite need not lock against others.
+_FOR_ONE_THREAD = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
+
+
 class SpoolVersion(Exception):
     """The file is of a version that this program can't work on; the message says which."""
 
 
 def open_spool(path: Path) -> apsw.Connection:
     """Open for writing, made new where there is none. Raises SpoolVersion, apsw.Error."""
-    connection = apsw.Connection(str(path), statementcachesize=600)
+    connection = apsw.Connection(str(path), flags=_FOR_ONE_THREAD, statementcachesize=600)
     connection.set_busy_timeout(5000)
     version = connection.pragma("user_version")
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():

@@ -60,6 +60,11 @@ def serve(config_path: Path | None) -> int:
 
 def _tune() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
+    apsw.shutdown()  # the next line is only possible before SQLite is in use
+    apsw.config(
+        apsw.SQLITE_CONFIG_MEMSTATUS, False
+    )  # nobody asks for the statistics, and each allocation pays for them
+    apsw.initialize()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 100)
