@@ -163,7 +163,7 @@ class Session:
         ours = event.name.lower() == service.hostname.ascii
         if ours and service.hostname_configured and not self._trusted:
             return r.IMPERSONATION
-        self._hop = self._hop._replace(helo=event.name, protocol="ESMTP" if event.extended else "SMTP")
+        self._hop = Hop(event.name, self._hop.peer, service.hostname.ascii, "ESMTP" if event.extended else "SMTP")
         self._clear()
         if not event.extended:
             return r.hello(str(service.hostname))
