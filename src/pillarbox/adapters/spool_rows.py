@@ -48,7 +48,7 @@ def unit_values(unit: Unit) -> Values:
         values += _record_row(note)
     finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
     for *change, record in unit.changes:
-        told = _NO_RECORD if record is None else (record.at, record.kind._value_, record.detail_json())
+        told = _NO_RECORD if record is None else _told(record)
         values += (_CHANGE, *change, *told, change[0] in finished, *_AFTER_CHANGE)
     for record in unit.records:
         values += _record_row(record)
@@ -72,8 +72,11 @@ def _insert(rows: int) -> str:
 
 
 def _record_row(record: Record) -> tuple[Any, ...]:
-    told = (record.at, record.kind._value_, record.detail_json())
-    return (_RECORD, record.message, record.recipient, *_BEFORE_RECORD, *told, *_AFTER_RECORD)
+    return (_RECORD, record.message, record.recipient, *_BEFORE_RECORD, *_told(record), *_AFTER_RECORD)
+
+
+def _told(record: Record) -> tuple[float, str, str]:
+    return record.at, record.kind._value_, record.detail_json()
 
 
 def _message_row(message: Message) -> tuple[Any, ...]:

@@ -23,7 +23,6 @@ from pillarbox.engine.ids import IdSource
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
-from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost
 from pillarbox.engine.session import Service
 from pillarbox.net.listener import Bounds, Census, Listener
@@ -70,7 +69,7 @@ class House:
             clock=data.clock,
             router=_router(self.config, data),
             open_lane=self._open_lane,
-            retry=_retry(self.config),
+            retry=self.config.retry.policy(),
             notices=Notices(
                 spool=data.spool,
                 clock=data.clock,
@@ -159,7 +158,7 @@ class House:
         self.data.config = config
         self._ways = self._make_ways()
         self.queue.router = _router(config, self.data)
-        self.queue.retry = _retry(config)
+        self.queue.retry = config.retry.policy()
         wanted = {key(listener): listener for listener in config.listeners}
         for gone in [old for old in self.listeners if old not in wanted]:
             draining = asyncio.create_task(self.listeners.pop(gone).drain(config.limits.drain))
@@ -202,11 +201,7 @@ def key(listener: ListenerConfig) -> ListenerKey:
 
 
 def _router(config: Config, data: Data) -> Router:
-    return Router([Route(route.match, route.next_hop, route.tls) for route in config.routes], data.directory)
-
-
-def _retry(config: Config) -> RetrySchedule:
-    return RetrySchedule(config.retry.schedule, config.retry.give_up)
+    return Router([route.route() for route in config.routes], data.directory)
 
 
 def _printed(bound: socket.socket) -> str:

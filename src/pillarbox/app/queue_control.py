@@ -39,25 +39,14 @@ class DataControl:
         """Accept a message; it is durable when this returns. Raises SpoolError."""
         data = self._data
         message_id, hostname = data.ids.next(), str(data.config.hostname)
-        trace = received_field(Hop(hostname, "", hostname, PROTOCOL), str(message_id), data.clock.now(), None)
+        hop = Hop(hostname, "", hostname, PROTOCOL)
+        trace = received_field(hop, str(message_id), data.clock.now(), None)
         intake = Intake(message_id, trace, data.config.limits.message_size)
         rest = intake.finish(octets, bare=False)
-        if intake.fault is not None or intake.header is None:
+        if intake.fault is not None:
             raise SpoolBroken(f"not accepted: {intake.fault}")
-        message = Message(
-            id=message_id,
-            received_at=data.clock.now(),
-            envelope=Envelope(sender, self._expanded(recipients)),
-            listener=LISTENER,
-            peer="",
-            helo=hostname,
-            protocol=PROTOCOL,
-            size=intake.size,
-            header=intake.header,
-            eight_bit=intake.eight_bit,
-            large=intake.spilled,
-            content=rest,
-        )
+        envelope = Envelope(sender, self._expanded(recipients))
+        message = intake.message(rest, envelope, hop=hop, listener=LISTENER, received_at=data.clock.now())
         accept = self._queue.accept if self._queue is not None else self._keep
         await _answered(lambda done: accept(message, done))
         return message_id

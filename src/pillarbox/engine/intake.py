@@ -8,9 +8,10 @@ Knows neither sockets nor storage.
 from __future__ import annotations
 
 from pillarbox.core import reply as r
-from pillarbox.core.envelope import MessageId
-from pillarbox.core.message import HeaderView, header_end, view_header
+from pillarbox.core.envelope import Envelope, MessageId
+from pillarbox.core.message import HeaderView, Hop, header_end, view_header
 from pillarbox.core.reply import Reply
+from pillarbox.engine.mail import Message
 
 MAX_HEADER = 128 * 1024  # octets of a header section
 SMALL = MAX_HEADER  # octets of text up to which a message stays in memory until it is whole
@@ -73,6 +74,24 @@ class Intake:
         if self.fault is None and self.header is None and not self._read_header(rest, whole=True):
             self.fail(r.HEADER_TOO_BIG)
         return rest
+
+    def message(self, rest: bytes, envelope: Envelope, *, hop: Hop, listener: str, received_at: float) -> Message:
+        """The message as the queue takes it, without a fault; `rest` is what `finish` gave."""
+        assert self.header is not None
+        return Message(
+            id=self.id,
+            received_at=received_at,
+            envelope=envelope,
+            listener=listener,
+            peer=hop.peer,
+            helo=hop.helo,
+            protocol=hop.protocol,
+            size=self.size,
+            header=self.header,
+            eight_bit=self.eight_bit,
+            large=self.spilled,
+            content=rest,
+        )
 
     def fail(self, fault: Reply) -> None:
         """Refuse the message with that reply; the rest of it is thrown away."""

@@ -224,22 +224,10 @@ class Session:
         return intake.fault
 
     def _message(self, intake: Intake, rest: bytes) -> Message:
-        mail = self._mail
-        assert mail is not None and intake.header is not None
-        return Message(
-            id=intake.id,
-            received_at=self._service.clock.now(),
-            envelope=Envelope(mail.sender, tuple(self._recipients.values()), mail.body_type),
-            listener=self._service.listener,
-            peer=self._hop.peer,
-            helo=self._hop.helo,
-            protocol=self._hop.protocol,
-            size=intake.size,
-            header=intake.header,
-            eight_bit=intake.eight_bit,
-            large=intake.spilled,
-            content=rest,
-        )
+        service, mail = self._service, self._mail
+        assert mail is not None
+        envelope = Envelope(mail.sender, tuple(self._recipients.values()), mail.body_type)
+        return intake.message(rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now())
 
     def _reset(self, event: Reset) -> Reply:
         self._clear()
