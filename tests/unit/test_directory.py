@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from pillarbox.core.address import AddressError, Domain, Mailbox
-from pillarbox.engine.directory import MAX_TARGETS, CatchAll, Snapshot, User, parse_alias_address
-from pillarbox.engine.ports import Accepted, Circular, Directory, NoSuchUser, NotLocal, Resolution
+from pillarbox.engine.directory import MAX_TARGETS, CatchAll, Snapshot, parse_alias_address
+from pillarbox.engine.ports import Accepted, Circular, Directory, NoSuchUser, NotLocal, Resolution, User
 
 HOST = Domain.parse("mx.example.net")
 

@@ -1,4 +1,4 @@
-"""The envelope of a message: MessageId, Recipient, BodyType, Envelope.
+"""The envelope of a message: MessageId, Recipient, BodyType, Mode, Envelope.
 
 What MAIL and RCPT said, apart from the message itself (RFC 5321 §2.3.1). Knows nothing of queue states or next hops.
 """
@@ -61,6 +61,18 @@ class Recipient:
 
     address: Mailbox
     original: Mailbox  # the address in RCPT; differs from `address` behind an alias
+    owner: Mailbox | None = None  # behind a list: the reverse-path in place of the sender's (RFC 5321 §3.9.2)
+
+
+class Mode(Enum):
+    """How the transaction was begun, and so where its message is to go (RFC 821 §3.4)."""
+
+    MAIL = "MAIL"  # to the mailbox
+    SEND = "SEND"  # to the terminal
+    SOML = "SOML"  # to the terminal, or the mailbox where there is none
+    SAML = "SAML"  # to the terminal where there is one, and the mailbox
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pillarbox.core.address import Domain, Host, LocalPart, Mailbox
-from pillarbox.engine.ports import Accepted, Circular, NoSuchUser, NotLocal, Resolution
+from pillarbox.engine.ports import Accepted, Circular, NoSuchUser, NotLocal, Resolution, User
 
 MAX_DEPTH = 10  # aliases of aliases
 MAX_TARGETS = 1000  # addresses one alias may lead to in the end
@@ -21,14 +21,6 @@ _Key = tuple[str, str]
 _CIRCULAR = Circular()
 _NOT_LOCAL = NotLocal()
 _NO_SUCH_USER = NoSuchUser()
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Somebody with a mailbox here."""
-
-    mailbox: Mailbox
-    full_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

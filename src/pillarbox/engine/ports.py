@@ -8,8 +8,9 @@ moment. No port lets an exception of its technique through: faults are the value
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -77,10 +78,61 @@ class Spool(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """Somebody with a mailbox here."""
+
+    mailbox: Mailbox
+    full_name: str = ""
+    password: str | None = None  # its hash, as argon2 writes it; None: nobody can log in
+    quota: int | None = None  # octets that the mailbox may hold: more is 552
+    soft_quota: int | None = None  # octets from which mail is put off: 450
+    enabled: bool = True
+    operator: bool = False  # may ask for the live status
+    owns: tuple[Domain, ...] = ()  # relay domains whose mail waits for TURN, ATRN or ETRN
+
+
+class Audience(Enum):
+    """Whom a list trusts with something; the value is the word of the command line."""
+
+    NOBODY = "nobody"
+    MEMBERS = "members"
+    AUTHENTICATED = "authenticated"
+    ANYONE = "anyone"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """Who may send to a list."""
+
+    audience: Audience
+    members: frozenset[Mailbox]
+
+    def permits(self, sender: Mailbox | None, user: Mailbox | None) -> bool:
+        """Whether mail of that reverse-path, from a session of that user (None: not authenticated), is taken."""
+        match self.audience:
+            case Audience.ANYONE:
+                return True
+            case Audience.AUTHENTICATED:
+                return user is not None
+            case Audience.MEMBERS:
+                return sender in self.members or user in self.members
+            case Audience.NOBODY:
+                return False
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """Mail for the address is taken; `targets` are where it goes, at least one: users here or addresses elsewhere."""
 
     targets: tuple[Mailbox, ...]
+    announced: Mailbox | None = None  # a forward that is told to the client: 251 (RFC 5321 §3.4)
+    owners: Mapping[Mailbox, Mailbox] = field(default_factory=dict)  # of targets behind a list: who gets its bounces
+    postings: tuple[Posting, ...] = ()  # of the lists on the way: all must permit the sender
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The domain is not ours, but we take its mail from anyone and pass it on, or keep it for its owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +146,61 @@ class NoSuchUser:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The user is gone; `to` is told, nothing is forwarded: 551 (RFC 5321 §3.4)."""
+
+    to: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """The user is known and takes no mail for now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Circular:
-    """The aliases lead in a circle, too deep, or to too many addresses."""
+    """The aliases lead in a circle, nowhere, too deep, or to too many addresses."""
 
 
-Resolution = Accepted | NotLocal | NoSuchUser | Circular
+Resolution = Accepted | Relayed | NotLocal | NoSuchUser | Moved | Disabled | Circular
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """VRFY: somebody of that address and, where known, full name."""
+
+    mailbox: Mailbox
+    full_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """VRFY: more than one is meant by that name."""
+
+    candidates: tuple[Verified, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """VRFY: not here, will be forwarded to that address."""
+
+    to: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class AList:
+    """The address is that of a list. `members` in their order; `audience` may have them."""
+
+    members: tuple[Verified, ...]
+    audience: Audience
+
+
+@dataclass(frozen=True, slots=True)
+class Unverifiable:
+    """The address may be good, but that can't be known here: another host's, or caught by a catch-all."""
+
+
+Verification = Verified | Ambiguous | Forwarded | Moved | Disabled | AList | Unverifiable | NoSuchUser
 
 
 class Directory(Protocol):
@@ -107,6 +209,50 @@ class Directory(Protocol):
     def resolve(self, address: Mailbox) -> Resolution: ...
 
     def is_local(self, domain: Domain) -> bool: ...
+
+    def keeps(self, domain: Domain) -> bool:
+        """Whether mail for this relay domain waits for its owner, where no route says otherwise."""
+
+    def user(self, address: Mailbox) -> User | None:
+        """The user of exactly that address, enabled or not."""
+
+    def login(self, name: str) -> User | None:
+        """The user who logs in by that name: an address, or a local part that is of one domain only, else of the first
+        domain that has it. Also for the login name of a terminal."""
+
+    def verify(self, name: str) -> Verification:
+        """What a name of VRFY or EXPN means: an address, else a local part, else words of a full name.
+
+        Raises AddressError where it is meant as an address and is none.
+        """
+
+
+class Accounts(Protocol):
+    """Who somebody is."""
+
+    async def check(self, name: str, password: str) -> User | None:
+        """The user who logs in so; None for a wrong password, an unknown or a disabled user, in the same time."""
+
+
+class MailboxFault(Exception):
+    """A mailbox can't be looked at. Its text is for the log."""
+
+
+class Mailboxes(Protocol):
+    """The mailboxes on this machine."""
+
+    async def usage(self, user: Mailbox) -> int:
+        """Octets in it, 0 where there is none yet. Raises MailboxFault."""
+
+
+class Presence(Protocol):
+    """The terminals that users have open."""
+
+    def active(self, user: Mailbox) -> bool:
+        """Whether a terminal of the user takes messages now."""
+
+    async def show(self, user: Mailbox, text: str) -> int:
+        """Show a text on every terminal of the user; on how many it stands, known within a few seconds at most."""
 
 
 # --- DNS
