@@ -18,10 +18,12 @@ from pathlib import Path
 from types import FrameType
 
 from tests.bench import report
-from tests.bench.postfix import find_tools
 from tests.bench.runner import Runner
 from tests.bench.servers import SERVERS
-from tests.bench.values import CELLS, ROOT, BenchError, Cell, Options
+from tests.bench.values import CELLS, Cell, Options
+from tests.peers.debian import CACHE, ROOT
+from tests.peers.postfix import find_tools
+from tests.peers.process import CannotRun
 
 MEMORY_FILESYSTEMS = {"tmpfs", "ramfs"}
 QUICK_CELLS = "*-1k-*"
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _work_folder(options) as work:
             environment = report.environment(tools, _filesystem(work))
             results = Runner(options, tools, work, report.say).run()
-    except BenchError as error:
+    except CannotRun as error:
         report.say(f"bench: {error}")
         return 1
     except KeyboardInterrupt:
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", action="store_true", help="keep the work folder")
     add("--json", type=Path, metavar="FILE", help="write all measurements there")
     add("--pillarbox", type=Path, default=Path(sys.executable).parent / "pillarbox", help="the program")
-    add("--tools", type=Path, default=ROOT / ".venv" / "bench", help="where Postfix is unpacked, and kept")
+    add("--tools", type=Path, default=CACHE, help="where Postfix is unpacked, and kept")
     return parser
 
 
@@ -113,7 +115,7 @@ def _work_folder(options: Options) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     kind = _filesystem(parent)
     if kind in MEMORY_FILESYSTEMS:
-        raise BenchError(f"{parent} is on {kind}, where fsync costs nothing; choose a disk with --work")
+        raise CannotRun(f"{parent} is on {kind}, where fsync costs nothing; choose a disk with --work")
     work = Path(tempfile.mkdtemp(prefix="pillarbox-bench-", dir=parent.absolute()))
     try:
         yield work

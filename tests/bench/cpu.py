@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.process import TICK, tree
-from tests.bench.values import BenchError
+from tests.peers.process import TICK, CannotRun, tree
 
 POLL_SECONDS = 0.1
 QUIET_SECONDS = 0.4
@@ -71,4 +70,4 @@ def settle(root: int, pending: Callable[[], int | None], *, limit: float = 60.0)
             if not pending():
                 return Settled(now.cpu_seconds, last.moment)
             last = Settled(cpu_seconds(root), time.monotonic())
-    raise BenchError(f"was not idle {limit:.0f} s after the load ended ({pending()} pending)")
+    raise CannotRun(f"was not idle {limit:.0f} s after the load ended ({pending()} pending)")

@@ -13,7 +13,8 @@ from contextlib import ExitStack
 
 from tests.bench.cpu import pss_kib, settle
 from tests.bench.servers import Server
-from tests.bench.values import CLIENT_NAME, HOST, BenchError, IdleSample
+from tests.bench.values import CLIENT_NAME, IdleSample
+from tests.peers.process import HOST, CannotRun
 
 SPARE_DESCRIPTORS = 200
 
@@ -35,7 +36,7 @@ def measure_idle(server: Server, connections: int) -> IdleSample:
             try:
                 stack.enter_context(_greeted(server.port))
             except OSError as error:
-                raise BenchError(f"connection {number + 1} of {connections} failed: {error}") from error
+                raise CannotRun(f"connection {number + 1} of {connections} failed: {error}") from error
         settle(server.pid, lambda: None)
         time.sleep(1.0)
         server.program.check()

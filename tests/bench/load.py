@@ -15,9 +15,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.bench.postfix import OWNER, Tools
-from tests.bench.process import TICK, Program, free_port, wait_port
-from tests.bench.values import CLIENT_NAME, HOST, RECIPIENT, ROOT, SENDER, SESSIONS, BenchError, Cell, Kind, Load
+from tests.bench.values import CLIENT_NAME, RECIPIENT, SENDER, SESSIONS, Cell, Kind, Load
+from tests.peers.debian import ROOT
+from tests.peers.postfix import OWNER, Tools
+from tests.peers.process import HOST, TICK, CannotRun, Program, free_port, wait_port
 
 LOAD_LIMIT = 120.0
 
@@ -57,9 +58,9 @@ def _call(name: str, command: Sequence[str | Path], environ: Mapping[str, str]) 
             timeout=LOAD_LIMIT,
         )
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"{name} was not done after {LOAD_LIMIT:.0f} s") from error
+        raise CannotRun(f"{name} was not done after {LOAD_LIMIT:.0f} s") from error
     if run.returncode:
-        raise BenchError(f"{name} ended with status {run.returncode}: {run.stderr.strip()[-400:]}")
+        raise CannotRun(f"{name} ended with status {run.returncode}: {run.stderr.strip()[-400:]}")
     return run.stdout
 
 
@@ -90,7 +91,7 @@ class Sink:
         until = time.monotonic() + seconds
         while (seen := self.count()) < target:
             if time.monotonic() > until:
-                raise BenchError(f"{target - seen} messages had not arrived after {seconds:.0f} s")
+                raise CannotRun(f"{target - seen} messages had not arrived after {seconds:.0f} s")
             time.sleep(2 * TICK)
         return time.monotonic()
 

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.bench.postfix import Tools
 from tests.bench.targets import (
     Judgement,
     Measure,
@@ -26,6 +25,7 @@ from tests.bench.targets import (
     spread,
 )
 from tests.bench.values import Cell, IdleSample, Kind, Options, Results, Sample
+from tests.peers.postfix import Tools
 
 THROUGHPUT_HEAD = (
     "cell",

@@ -18,9 +18,10 @@ from pathlib import Path
 from tests.bench.cpu import Settled, settle
 from tests.bench.idle import measure_idle, raise_descriptor_limit
 from tests.bench.load import Sink, run_load
-from tests.bench.postfix import Tools
 from tests.bench.servers import SERVERS, Server, Site
-from tests.bench.values import BenchError, Cell, Failure, IdleSample, Kind, Load, Options, Results, Sample
+from tests.bench.values import Cell, Failure, IdleSample, Kind, Load, Options, Results, Sample
+from tests.peers.postfix import Tools
+from tests.peers.process import CannotRun
 
 WARM_SECONDS = 0.5
 LONGEST_PAUSE = 3.0
@@ -86,7 +87,7 @@ class Runner:
         place.mkdir()
         try:
             sink = Sink(self._tools, place)
-        except BenchError as error:
+        except CannotRun as error:
             self._fail("smtp-sink", "start", error)
             return None
         stack.callback(sink.stop)
@@ -105,7 +106,7 @@ class Runner:
             try:
                 server.start()
                 started.append(server)
-            except BenchError as error:
+            except CannotRun as error:
                 self._fail(name, "start", error)
         return started
 
@@ -117,7 +118,7 @@ class Runner:
                 self._rest(min(LONGEST_PAUSE, self._options.pause / 10))
                 try:
                     sample = self._measure(Measurement(number, position, cell, server, sink))
-                except BenchError as error:
+                except CannotRun as error:
                     self._fail(server.name, cell.name, error, server)
                     continue
                 self._samples.append(sample)
@@ -171,14 +172,14 @@ class Runner:
                     self._say(f"opening {connections} connections to {name}")
                     try:
                         self._idle.append(measure_idle(server, connections))
-                    except BenchError as error:
+                    except CannotRun as error:
                         self._fail(name, "idle", error, server)
 
     def _rest(self, seconds: float) -> None:
         os.sync()
         time.sleep(seconds)
 
-    def _fail(self, name: str, what: str, error: BenchError, server: Server | None = None) -> None:
+    def _fail(self, name: str, what: str, error: CannotRun, server: Server | None = None) -> None:
         why = str(error)
         if server is not None and (words := server.program.complaint()) not in why:
             why += f"; {name}: {words}"

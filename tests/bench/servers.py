@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.postfix import Tools, write_instance
-from tests.bench.process import Program, free_port, wait_port
-from tests.bench.values import HOST, HOSTNAME, ROOT, BenchError, Options
+from tests.bench.values import HOSTNAME, Options
+from tests.peers import aiosmtpd
+from tests.peers.postfix import Tools, write_instance
+from tests.peers.process import HOST, CannotRun, Program, free_port, wait_port
 
 PILLARBOX_TOML = """\
 hostname = "{hostname}"
@@ -41,6 +41,23 @@ next_hop = "{next_hop}"
 tls = "off"
 """
 CONNECTIONS = 100_000
+POSTFIX_SETTINGS = """\
+myhostname = {hostname}
+mynetworks = 127.0.0.0/8
+mydestination =
+local_recipient_maps =
+disable_dns_lookups = yes
+smtpd_peername_lookup = no
+smtp_host_lookup = native
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+smtpd_client_message_rate_limit = 0
+smtpd_client_recipient_rate_limit = 0
+smtpd_client_new_tls_session_rate_limit = 0
+smtpd_client_auth_rate_limit = 0
+in_flow_delay = 0
+{transport}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +92,7 @@ class Server(ABC):
     @property
     def program(self) -> Program:
         if self._program is None:
-            raise BenchError(f"{self.name} was not started")
+            raise CannotRun(f"{self.name} was not started")
         return self._program
 
     @property
@@ -124,13 +141,14 @@ class PostfixServer(Server):
     def start(self) -> None:
         tools, place = self.site.tools, self.site.place
         self.port = free_port()
-        config = write_instance(tools, place, self.port, self.site.sink_port)
+        settings = POSTFIX_SETTINGS.format(hostname=HOSTNAME, transport=_postfix_transport(self.site.sink_port))
+        config = write_instance(tools, place, self.port, settings)
         environ = {**tools.environ(), "MAIL_CONFIG": str(config)}
         self._program = Program(self.name, [tools.master, "-c", config, "-s"], place=place, environ=environ)
         try:
             wait_port(self.port, self._program)
-        except BenchError as error:
-            raise BenchError(f"{error}; its log ends: {self._log_end()}") from error
+        except CannotRun as error:
+            raise CannotRun(f"{error}; its log ends: {self._log_end()}") from error
 
     def _log_end(self) -> str:
         log = self.site.place / "maillog"
@@ -148,9 +166,7 @@ class AiosmtpdServer(Server):
     def start(self) -> None:
         store = self.site.place / "store"
         store.mkdir()
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        command: list[str | Path] = [sys.executable, "-m", "tests.bench.aiosmtpd_server", store]
-        self._start_and_ask_port(command, {"PYTHONPATH": path})
+        self._start_and_ask_port(aiosmtpd.command(store, HOSTNAME, 0), aiosmtpd.environ())
 
 
 SERVERS: Mapping[str, type[Server]] = {
@@ -158,6 +174,12 @@ SERVERS: Mapping[str, type[Server]] = {
     PostfixServer.name: PostfixServer,
     AiosmtpdServer.name: AiosmtpdServer,
 }
+
+
+def _postfix_transport(sink_port: int | None) -> str:
+    if sink_port is None:
+        return "default_transport = discard:"
+    return f"default_transport = smtp\nrelayhost = [{HOST}]:{sink_port}"
 
 
 def _files(folder: Path) -> int:

@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # the checkout
 SESSIONS = 20
-HOST = "127.0.0.1"
 HOSTNAME = "bench.example.test"
 CLIENT_NAME = "client.example.test"
 SENDER = "from@example.test"
 RECIPIENT = "to@example.test"
-
-
-class BenchError(Exception):
-    """Something that could not be run; the text says what and why."""
 
 
 class Kind(StrEnum):

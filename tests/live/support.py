@@ -291,7 +291,7 @@ class Client:
     def envelope(self, recipients: Sequence[str] = (BOB,), sender: str = SENDER) -> None:
         """Up to the 354. Raises ConnectionError where the server says 421."""
         for line in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{recipient}>" for recipient in recipients)):
-            self._wants("250", line)
+            self._wants("25", line)
         self._wants("354", "DATA")
 
     def _wants(self, code: str, line: str) -> None:

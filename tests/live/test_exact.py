@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.postfix import find_tools
-from tests.bench.values import BenchError
 from tests.live.corpus import Sample, generated, of_debian, of_python, simple
 from tests.live.support import BOB, DOMAIN, HOST, PILLARBOX, Server, letters
+from tests.peers.debian import CACHE
+from tests.peers.postfix import find_tools
+from tests.peers.process import CannotRun
 
 log = logging.getLogger(__name__)
 BESIDE = PILLARBOX.parent.parent  # what is fetched once stays in .venv
@@ -52,7 +53,7 @@ def test_a_thousand_messages_arrive_as_they_were(tmp_path: Path) -> None:
     try:
         foreign = [*of_python(), *of_debian(BESIDE / "corpora")]
         source = _by_smtp_source(tmp_path)
-    except (OSError, subprocess.CalledProcessError, BenchError) as error:
+    except (OSError, subprocess.CalledProcessError, CannotRun) as error:
         pytest.skip(f"LOUD: the corpora or smtp-source can't be had: {error}")
     log.info("written by others: %s", dict(Counter(sample.name.partition("/")[0] for sample in foreign)))
     samples = [*foreign, *generated(2, 900, 1024 * 1024), *BARE]
@@ -96,7 +97,7 @@ def _by_smtplib(server: Server) -> Send:
 def _by_smtp_source(place: Path) -> Callable[[Server], Send]:
     """It ends lines by CRLF itself, and adds an empty one at the end (ADDED). It fails at any other reply than the one
     it wants, so what is to be refused is for smtplib."""
-    tools = find_tools(BESIDE / "bench")
+    tools = find_tools(CACHE)
 
     def at(server: Server) -> Send:
         again = _by_smtplib(server)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 
 from pillarbox.core import reply as r
@@ -10,9 +12,12 @@ from pillarbox.core.envelope import BodyType
 from pillarbox.core.reply import EnhancedCode, Reply
 from pillarbox.smtp.client import MAX_REPLY_LINE, MAX_REPLY_LINES, ClientConnection
 from pillarbox.smtp.events import (
+    Atrn,
+    Authenticate,
     BodyChunk,
     BodyEnd,
     DataCommand,
+    Etrn,
     Hello,
     LocalProtocolError,
     MailFrom,
@@ -21,9 +26,11 @@ from pillarbox.smtp.events import (
     RemoteProtocolError,
     ReplyReceived,
     ServerEvent,
+    Turn,
     Wait,
 )
 from pillarbox.smtp.framing import UnsafeOctets
+from pillarbox.smtp.sasl import Credentials
 from pillarbox.smtp.server import ServerConnection
 from pillarbox.smtp.states import CLIENT_SENT, ClientState, Verb
 
@@ -73,6 +80,9 @@ def at(state: ClientState) -> ClientConnection:
         hear(client, b"354 go\r\n")
     if state is C.END_SENT:
         client.end_body()
+    if state is C.SWAPPED:
+        client.send(Verb.TURN)
+        hear(client, b"250 go\r\n")
     if state is C.CLOSED:
         client.send(Verb.QUIT)
     assert client.state is state
@@ -269,6 +279,14 @@ def test_helo_where_ehlo_is_not_known() -> None:
         (at(C.ENVELOPE).send(Verb.DATA), b"DATA\r\n"),
         (at(C.ENVELOPE).send(Verb.RSET), b"RSET\r\n"),
         (ready().send(Verb.QUIT), b"QUIT\r\n"),
+        (ready().send(Verb.TURN), b"TURN\r\n"),
+        (ready().send(Verb.ATRN, "a.test,b.test"), b"ATRN a.test,b.test\r\n"),
+        (ready().send(Verb.ETRN, "a.test"), b"ETRN a.test\r\n"),
+        (ready().auth_plain(Credentials("tim", "tanstaaftanstaaf")), b"AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n"),
+        (
+            ready().auth_plain(Credentials("\u00fc" * 60, "p" * 255)),  # one line, however long
+            b"AUTH PLAIN " + b64encode(b"\0" + b"\xc3\xbc" * 60 + b"\0" + b"p" * 255) + b"\r\n",
+        ),
     ],
 )
 def test_commands(octets: bytes, line: bytes) -> None:
@@ -349,6 +367,55 @@ def test_each_message_starts_at_the_beginning_of_a_line() -> None:
     client.send(Verb.DATA)
     hear(client, b"250 ok\r\n250 ok\r\n354 go\r\n")
     assert client.send_body(b".y\r\n") + client.end_body() == b"..y\r\n.\r\n"
+
+
+# --- AUTH, TURN, ATRN, ETRN
+
+
+@pytest.mark.parametrize(
+    ("verb", "reply", "state"),
+    [
+        (Verb.TURN, b"250 go\r\n", C.SWAPPED),
+        (Verb.TURN, b"220 hm\r\n", C.SWAPPED),
+        (Verb.TURN, b"354 hm\r\n", C.READY),
+        (Verb.TURN, b"502 no\r\n", C.READY),
+        (Verb.ATRN, b"250 go\r\n", C.SWAPPED),
+        (Verb.ATRN, b"453 no mail\r\n", C.READY),
+        (Verb.ATRN, b"421 bye\r\n", C.CLOSED),
+        (Verb.ETRN, b"253 2 pending\r\n", C.READY),
+        (Verb.ETRN, b"459 no\r\n", C.READY),
+        (Verb.AUTH, b"235 ok\r\n", C.READY),
+        (Verb.AUTH, b"334 \r\n", C.READY),
+        (Verb.AUTH, b"535 no\r\n", C.READY),
+    ],
+)
+def test_the_state_behind_a_reply(verb: Verb, reply: bytes, state: ClientState) -> None:
+    client = ready()
+    client.send(verb)
+    (event,) = hear(client, reply)
+    assert (event.verb, client.state) == (verb, state)
+
+
+@pytest.mark.parametrize("behind", [b"EHLO mx.example.test\r\n", b"EHL", b"250 more\r\n", b"\r\n", b"\r", b"220-"])
+def test_behind_a_change_of_roles_nothing_is_read(behind: bytes) -> None:
+    """Whoever has the connection next must see that something came too early."""
+    client = ready()
+    client.send(Verb.ATRN)
+    (event,) = hear(client, b"250 2.0.0 OK now reversing the connection\r\n" + behind)
+    assert (event.code, client.state, client.quiet) == (250, C.SWAPPED, False)
+    assert client.next_event() is Wait.PAUSED
+
+
+def test_quiet_is_when_nothing_has_come_that_was_not_read() -> None:
+    client = ready()
+    client.send(Verb.NOOP)
+    quiet = [client.quiet]
+    client.receive_data(b"250-a\r\n")
+    quiet.append(client.quiet)  # not read yet
+    assert client.next_event() is Wait.NEED_DATA
+    quiet.append(client.quiet)  # half a reply
+    assert hear(client, b"250 b\r\n")
+    assert [*quiet, client.quiet] == [True, False, False, True]
 
 
 # --- a client and a server on a wire of no length
@@ -434,3 +501,25 @@ def test_client_and_server(piece: int, body: bytes) -> None:
     ]
     assert client.awaiting == 0
     assert wire.server.closed
+
+
+CREDENTIALS = Credentials("j\u00fcrgen@example.test", " p\u00e4ss\tword ")
+
+
+@pytest.mark.parametrize("piece", [1, 3, 10_000])
+def test_client_and_server_until_the_roles_change(piece: int) -> None:
+    wire = Wire(piece)
+    client = wire.client
+    wire.carry(client.send(Verb.EHLO, "client.example"))
+    wire.carry(client.auth_plain(CREDENTIALS))
+    wire.carry(client.send(Verb.ETRN, "a.test"))
+    wire.carry(client.send(Verb.TURN))
+    octets = b"\0" + CREDENTIALS.name.encode() + b"\0" + CREDENTIALS.password.encode()
+    assert wire.events[1:] == [Authenticate("PLAIN", octets), Etrn(Domain("a.test"), below=False), Turn()]
+    assert client.state is C.SWAPPED
+    assert wire.server.next_event() is Wait.PAUSED
+    other = Wire(piece)
+    other.carry(other.client.send(Verb.EHLO, "client.example"))
+    other.carry(other.client.send(Verb.ATRN, "a.test,b.test"))
+    assert other.events[-1] == Atrn((Domain("a.test"), Domain("b.test")))
+    assert other.client.state is C.SWAPPED

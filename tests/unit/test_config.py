@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pillarbox.app.config import Config, LogFormat, Service, default_hostname
+from pillarbox.app.config import CommandsConfig, Compat, Config, LogFormat, Service, default_hostname
 from pillarbox.app.config_load import ConfigError, load, parse
 from pillarbox.app.config_locate import locate
 from pillarbox.app.config_values import Endpoint
 from pillarbox.core.address import Domain
 from pillarbox.engine.retry import RetrySchedule
-from pillarbox.engine.routing import Discard, Route, SmartHost, TlsPolicy
+from pillarbox.engine.routing import Discard, Route, SmartHost, TlsPolicy, Turn
+from pillarbox.engine.service import COMMANDS, Access, AuthOffer
+from pillarbox.smtp.states import Verb
 
 FILE = Path("/etc/pillarbox/pillarbox.toml")
 
@@ -41,6 +43,25 @@ SEND = "off"
 name = "six"
 address = "[::1]:0"
 
+[[listener]]
+name = "odd"
+address = "127.0.0.1:366"
+service = "odmr"
+auth = "clear"
+accepts_mail = false
+compat = "classic"
+check_sender_domain = true
+[listener.commands]
+VRFY = "off"
+EXPN = "trusted"
+HELP = "auth"
+SEND = "on"
+SOML = "trusted"
+SAML = "auth"
+TURN = "auth"
+ATRN = "off"
+ETRN = "auth"
+
 [relay]
 networks = ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1"]
 
@@ -52,6 +73,9 @@ tls = "opportunistic"
 match = "sink@example.net"
 next_hop = "discard"
 tls = "off"
+[[route]]
+match = "kept.example"
+next_hop = "turn"
 
 [retry]
 schedule = ["5m", 900, "1h"]
@@ -67,6 +91,11 @@ errors = 20
 idle = "5m"
 connections_per_next_hop = 3
 drain = "0s"
+session_time = "10m"
+transactions = 50
+probes = 7
+terminal_messages = 2
+disk_reserve = "1M"
 
 [log]
 format = "json"
@@ -86,18 +115,50 @@ def test_every_key_is_read() -> None:
     assert [(item.name, str(item.address), item.service) for item in config.listeners] == [
         ("mx", "127.0.0.1:2525", Service.MX),
         ("six", "[::1]:0", Service.MX),
+        ("odd", "127.0.0.1:366", Service.ODMR),
     ]
     assert [str(item) for item in config.relay.networks] == ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1/32"]
     assert [item.route() for item in config.routes] == [
         Route("*.example.org", SmartHost("127.0.0.1", 2600), TlsPolicy.OPPORTUNISTIC),
         Route("sink@example.net", Discard(), TlsPolicy.OFF),
+        Route("kept.example", Turn(), TlsPolicy.OPPORTUNISTIC),
     ]
     assert config.retry.policy() == RetrySchedule((300.0, 900.0, 3600.0), 432000.0)
     assert (config.limits.message_size, config.limits.idle, config.limits.drain) == (26214400, 300.0, 0.0)
     assert config.limits.connections_per_next_hop == 3
+    assert (config.limits.session_time, config.limits.transactions, config.limits.probes) == (600.0, 50, 7)
+    assert (config.limits.terminal_messages, config.limits.disk_reserve) == (2, 1024 * 1024)
     assert config.log.format is LogFormat.JSON
     assert [str(item) for item in config.dns.servers] == ["127.0.0.1:5353", "192.0.2.53:53", "[2001:db8::53]:53"]
     assert config.history.keep == 0.0
+
+
+def test_what_a_listener_offers() -> None:
+    usual, _, odd = parse(FULL, FILE).listeners
+    assert (usual.auth, usual.accepts_mail, usual.compat, usual.check_sender_domain) == (
+        AuthOffer.TLS,
+        True,
+        Compat.STRICT,
+        False,
+    )
+    assert (odd.auth, odd.accepts_mail, odd.compat, odd.check_sender_domain) == (
+        AuthOffer.CLEAR,
+        False,
+        Compat.CLASSIC,
+        True,
+    )
+    assert usual.commands == CommandsConfig() and usual.commands.by_verb() == COMMANDS
+    assert odd.commands.by_verb() == {
+        Verb.VRFY: Access.OFF,
+        Verb.EXPN: Access.TRUSTED,
+        Verb.HELP: Access.AUTH,
+        Verb.SEND: Access.ON,
+        Verb.SOML: Access.TRUSTED,
+        Verb.SAML: Access.AUTH,
+        Verb.TURN: Access.AUTH,
+        Verb.ATRN: Access.OFF,
+        Verb.ETRN: Access.AUTH,
+    }
 
 
 def test_an_empty_file_gives_the_defaults() -> None:
@@ -174,14 +235,35 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         '[[listener]]\ntls = "starttls"',
         ':2: listener[0].tls = "starttls": TLS is not in this version; allowed: "off"',
     ),
-    ("[[listener]]\naccepts_mail = false", ":2: listener[0].accepts_mail = false|allowed: true"),
-    ("[[listener]]\naccepts_mail = 1", ":2: listener[0].accepts_mail = 1"),
-    ('[[listener]]\ncompat = "classic"', ':2: listener[0].compat|allowed: "strict"'),
+    (
+        "[[listener]]\naccepts_mail = 1",
+        ":2: listener[0].accepts_mail = 1: neither true nor false; allowed: true or false",
+    ),
+    ('[[listener]]\naccepts_mail = "no"', ':2: listener[0].accepts_mail = "no": neither true nor false'),
+    (
+        '[[listener]]\ncheck_sender_domain = "off"',
+        ':2: listener[0].check_sender_domain = "off": neither true nor false',
+    ),
+    (
+        '[[listener]]\ncompat = "clasic"',
+        ':2: listener[0].compat = "clasic": no such value, did you mean "classic"?|allowed: "strict", "classic"',
+    ),
+    ('[[listener]]\nauth = "plain"', ':2: listener[0].auth = "plain": no such value; allowed: "off", "tls", "clear"'),
+    ('[[listener]]\nservice = "submission"', ":2: listener[0].service|message submission is not in this version"),
     ('[[listener]]\nproxy_protocol = ["::/0"]', ":2: listener[0].proxy_protocol|allowed: []"),
     (
-        '[[listener]]\n\n[listener.commands]\nVRFY = "on"\n',
-        ':4: listener[0].commands.VRFY = "on"|is not in this version; allowed: "auth"',
+        '[[listener]]\n\n[listener.commands]\nVRFY = "yes"\n',
+        ':4: listener[0].commands.VRFY = "yes": no such value; allowed: "off", "auth", "trusted", "on"',
     ),
+    ("[[listener]]\n[listener.commands]\nEXPN = false\n", ":3: listener[0].commands.EXPN = false: not a string"),
+    (
+        '[[listener]]\n[listener.commands]\nTURN = "trusted"\n',
+        ':3: listener[0].commands.TURN = "trusted": no such value; allowed: "off", "auth"',
+    ),
+    ('[[listener]]\n[listener.commands]\nATRN = "on"\n', ':3: listener[0].commands.ATRN = "on"|allowed: "off", "auth"'),
+    ('[[listener]]\n[listener.commands]\nETRN = "on"\n', ':3: listener[0].commands.ETRN = "on"|allowed: "off", "auth"'),
+    ('[[listener]]\n[listener.commands]\nMAIL = "on"\n', ":3: listener[0].commands.MAIL: unknown key"),
+    ('[[listener]]\n[listener.commands]\nvrfy = "on"\n', ':3: listener[0].commands.vrfy: unknown key|"VRFY"'),
     (
         '[[listener]]\n[listener.commands]\nVFRY = "auth"\n',
         ':3: listener[0].commands.VFRY: unknown key, did you mean "VRFY"?',
@@ -206,6 +288,7 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ('[[route]]\nnext_hop = "mx"', ":1: route[0]: match is missing"),
     ('[[route]]\nmatch = "*x"\nnext_hop = "mx"', ":2: route[0].match|neither *, a domain"),
     ('[[route]]\nmatch = "*"\nnext_hop = "mxx"', ':3: route[0].next_hop = "mxx"|did you mean "mx"?'),
+    ('[[route]]\nmatch = "*"\nnext_hop = "trun"', ':3: route[0].next_hop = "trun"|did you mean "turn"?'),
     ('[[route]]\nmatch = "*"\nnext_hop = "smtps://a.b"', ":3: route[0].next_hop|not built yet"),
     (
         '[[route]]\nmatch = "*"\nnext_hop = "mx"\ntls = "required"',
@@ -222,7 +305,11 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ("[limits]\nmessage_size = 0", ":2: limits.message_size = 0: too small"),
     ("[limits]\nerrors = true", ":2: limits.errors = true: not a whole number"),
     ("[limits]\nerrors = 2.5", ":2: limits.errors = 2.5: not a whole number"),
-    ("[limits]\nprobes = 20", ":2: limits.probes = 20: a limit on probes is not in this version; leave the key out"),
+    ("[limits]\nprobes = 0", ":2: limits.probes = 0: too small"),
+    ("[limits]\ntransactions = 0", ":2: limits.transactions = 0: too small"),
+    ("[limits]\nterminal_messages = 0", ":2: limits.terminal_messages = 0: too small"),
+    ('[limits]\nsession_time = "0s"', ':2: limits.session_time = "0s": too small'),
+    ('[limits]\ndisk_reserve = "3G"', ':2: limits.disk_reserve = "3G": too large'),
     ('[log]\nformat = "jsn"', ':2: log.format = "jsn": no such value, did you mean "json"?'),
     ('[dns]\nservers = ["ns.example.org"]', ":2: dns.servers[0]|not an IP address"),
     ('[dns]\nservers = ["127.0.0.1:0"]', ":2: dns.servers[0]|port 0"),

@@ -1,4 +1,4 @@
-"""The control protocol on a real Unix socket: calls, refusals, bounds, long paths, sockets left over."""
+"""The control protocol on a real Unix socket: calls, refusals, bounds, long paths, sockets left over, conversations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import stat
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pillarbox.app import control
-from pillarbox.app.control import ControlClient, ControlServer, NotRunning, Refused
+from pillarbox.app.control import ControlClient, ControlServer, Line, NotRunning, Receive, Refused, Send
 
 T = TypeVar("T")
 MAX_BODY = 1_000_000
@@ -149,3 +150,226 @@ def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "control.sock"
     with pytest.raises(Refused, match="too many control connections"):
         with_server(path, lambda: ControlClient(path).call("x", {}))
+
+
+# --- conversations
+
+
+class Talk:
+    """A conversation that says what it was told, and what the client says, twice."""
+
+    def __init__(self, *, refuse: str = "") -> None:
+        self.refuse = refuse
+        self.heard: list[Line] = []
+        self.ended = 0
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        self.send: Send | None = None
+        self._sending: asyncio.Task[None] | None = None
+
+    def begin(self, send: Send) -> object:
+        if self.refuse:
+            raise Refused(self.refuse)
+        self.send = send
+        self._sending = asyncio.create_task(self._hello(send))
+        return {"topic": "weather"}
+
+    async def _hello(self, send: Send) -> None:
+        await send({"hello": 1})
+        self.begun.set()
+
+    async def run(self, receive: Receive) -> None:
+        assert self.send is not None
+        while (line := await receive()) is not None:
+            self.heard.append(line)
+            match line:
+                case {"say": "refuse"}:
+                    raise Refused("not that")
+                case {"say": "bug"}:
+                    raise RuntimeError("a secret of ours")
+                case {"say": "bye"}:
+                    return
+            await self.send({"twice": [line, line]})
+
+    def end(self) -> None:
+        self.ended += 1
+        self.over.set()
+
+
+def talking(path: Path, talk: Talk, run: Callable[[], T]) -> T:
+    """Run blocking code in a thread while a server listens that gives the conversation."""
+
+    async def main() -> T:
+        async def handle(verb: str, args: Mapping[str, Any], body: bytes) -> object:
+            return talk if verb == "talk" else await _echo(verb, args, body)
+
+        server = ControlServer(path, handle, max_body=MAX_BODY)
+        await server.start()
+        try:
+            async with asyncio.timeout(30):
+                return await asyncio.to_thread(run)
+        finally:
+            await server.close()
+
+    return asyncio.run(main())
+
+
+def test_a_conversation_goes_both_ways_until_the_client_goes(tmp_path: Path) -> None:
+    path, talk = tmp_path / "control.sock", Talk()
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}) as dialog:
+            assert dialog.data == {"topic": "weather"}
+            assert dialog.receive() == {"hello": 1}  # behind the answer, however early it was said
+            for said in ({"say": "ü"}, {"say": "x" * 500_000}):
+                dialog.send(said)
+                assert dialog.receive() == {"twice": [said, said]}
+            assert ControlClient(path).call("x", {})["verb"] == "x"  # meanwhile
+
+    talking(path, talk, client)
+    assert talk.ended == 1 and len(talk.heard) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b'{"say": "refuse"}\n', "not that"),
+        (b'{"say": "bye"}\n', "nothing is left to be said"),
+        (b'{"say": "bug"}\n', "internal error; the log of the server has more"),
+        (b"{]\n", "a line is no JSON"),
+        (b"[]\n", "a line is no object"),
+        (b"x" * (control.MAX_LINE + 2), "a line is too long"),
+    ],
+)
+def test_the_server_ends_a_conversation_and_says_why(
+    said: bytes, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, talk = tmp_path / "control.sock", Talk()
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}) as dialog:
+            assert dialog.receive() == {"hello": 1}
+            dialog._connection.sendall(said)
+            with pytest.raises(Refused, match=f"^{why}$"):
+                dialog.receive()
+            dialog.send({"say": "late"})  # is no error
+
+    with caplog.at_level(logging.CRITICAL + 1):
+        talking(path, talk, client)
+    assert talk.ended == 1
+
+
+def test_a_conversation_may_be_refused(tmp_path: Path) -> None:
+    path, talk = tmp_path / "control.sock", Talk(refuse="no, thank you")
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}):
+            raise AssertionError("nothing was to begin")
+
+    with pytest.raises(Refused, match="no, thank you"):
+        talking(path, talk, client)
+    assert talk.ended == 0
+
+
+def test_conversations_leave_room_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_CONVERSATIONS", 1)
+    path, talk = tmp_path / "control.sock", Talk()
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}):
+            with pytest.raises(Refused, match="the server has 1 conversations already"):
+                with ControlClient(path).converse("talk", {}):
+                    raise AssertionError("nothing was to begin")
+            assert ControlClient(path).call("x", {})["verb"] == "x"
+
+    talking(path, talk, client)
+    assert talk.ended == 1
+
+
+def test_conversations_are_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_CONNECTIONS", 1)
+    path, talk = tmp_path / "control.sock", Talk()
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}):
+            with pytest.raises(Refused, match="too many control connections"):
+                ControlClient(path).call("x", {})
+
+    talking(path, talk, client)
+
+
+def closing(path: Path, talk: Talk, client: Callable[[], None], *, send: Line | None = None) -> float:
+    """Close the server while the client, in a thread, is in a conversation; gives how long that took."""
+
+    async def main() -> float:
+        async def handle(verb: str, args: Mapping[str, Any], body: bytes) -> object:
+            return talk
+
+        server = ControlServer(path, handle, max_body=MAX_BODY)
+        await server.start()
+        thread = asyncio.create_task(asyncio.to_thread(client))
+        await talk.begun.wait()
+        sending = [asyncio.ensure_future(talk.send(send))] if send and talk.send else []
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await server.close()
+        took = loop.time() - began
+        path.with_suffix(".closed").touch()
+        await thread
+        await asyncio.gather(*sending, return_exceptions=True)
+        return took
+
+    return asyncio.run(main())
+
+
+def test_a_server_that_stops_ends_its_conversations(tmp_path: Path) -> None:
+    path, talk = tmp_path / "control.sock", Talk()
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}) as dialog:
+            assert dialog.receive() == {"hello": 1}
+            with pytest.raises(Refused, match="^the server is stopping$"):
+                dialog.receive()
+
+    assert closing(path, talk, client) < 1.0
+    assert talk.ended == 1
+
+
+def test_a_client_that_reads_nothing_does_not_keep_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control, "_FAREWELL", 0.1)
+    path, talk = tmp_path / "control.sock", Talk()
+
+    def client() -> None:
+        with ControlClient(path).converse("talk", {}) as dialog:
+            while not path.with_suffix(".closed").exists():
+                threading.Event().wait(0.01)
+            with pytest.raises(Refused, match="^the server broke off"):
+                while dialog.receive():
+                    pass
+
+    assert closing(path, talk, client, send={"much": "x" * 5_000_000}) < 1.0
+    assert talk.ended == 1
+    assert "a control client went away: it reads nothing" in caplog.text
+
+
+def test_a_server_that_is_gone_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as file:
+            file.readline()
+            connection.sendall(b'{"ok": true, "data": 1}\n{"torn"')
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        with ControlClient(path).converse("talk", {}) as dialog:
+            with pytest.raises(Refused, match="^the server broke off$"):
+                dialog.receive()
+        thread.join()

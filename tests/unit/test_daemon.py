@@ -26,10 +26,9 @@ from pillarbox.app.house import Data, House, PortInUse, bind, bind_all, key
 from pillarbox.app.queue_control import DataControl
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
-from pillarbox.engine.directory import User
 from pillarbox.engine.inspection import RecipientFilter, RecipientRow
 from pillarbox.engine.mail import State
-from pillarbox.engine.ports import SpoolBroken, SpoolError
+from pillarbox.engine.ports import SpoolBroken, SpoolError, User
 from pillarbox.engine.routing import Discard
 
 TEXT = b"Subject: x\r\n\r\nbody\r\n"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pillarbox.core.envelope import ID_LENGTH, MessageId
+from pillarbox.core.address import Mailbox
+from pillarbox.core.envelope import ID_LENGTH, MessageId, Mode, Recipient
 from pillarbox.engine.ids import IdSource, id_at
 from pillarbox.sim.clock import VirtualClock
 
@@ -50,6 +51,30 @@ def test_text_sorts_as_numbers_do(one: int, other: int) -> None:
 def test_what_is_no_id(text: str) -> None:
     with pytest.raises(ValueError, match="message id"):
         MessageId.parse(text)
+
+
+# --- recipients
+
+ALICE, STAFF = Mailbox.parse("alice@example.test"), Mailbox.parse("staff@example.test")
+
+
+@pytest.mark.parametrize(
+    ("address", "original", "forwarded"),
+    [
+        (ALICE, ALICE, False),
+        (ALICE, Mailbox.parse("alice@example.test"), False),
+        (ALICE, STAFF, True),
+        (ALICE, Mailbox.parse("Alice@example.test"), True),  # another spelling: who else it is, is not known here
+    ],
+)
+def test_whether_an_address_of_ours_stands_in_between(address: Mailbox, original: Mailbox, forwarded: bool) -> None:
+    assert Recipient(address, original).forwarded is forwarded
+    assert Recipient(address, original, STAFF).forwarded is forwarded
+
+
+def test_modes_are_the_words_of_their_commands() -> None:
+    assert [mode.value for mode in Mode] == ["MAIL", "SEND", "SOML", "SAML"]
+    assert len({mode: None for mode in Mode}) == 4
 
 
 # --- where they come from

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from pillarbox.smtp.framing import (
+    HEAD,
     MAX_SWALLOWED,
     DataReader,
     DataWriter,
@@ -89,6 +90,22 @@ def test_a_line_without_end_is_thrown_away_and_given_up() -> None:
         assert len(reader) <= LIMIT
     assert fault is LineFault.ENDLESS
     assert MAX_SWALLOWED < fed <= MAX_SWALLOWED + 2 * 8192
+
+
+@pytest.mark.parametrize("length", [LIMIT - 1, LIMIT, LIMIT + 1, 5 * LIMIT])
+def test_how_a_line_began_that_is_too_long(length: int) -> None:
+    line = (b"VRFY abcdefghijklmnopqrstuvwxyz" * 5)[:length]
+    octets = b"before\r\n" + line + b"\r\nafter\r\n"
+    for pieces in two_pieces(octets):
+        reader = LineReader(LIMIT)
+        heads = []
+        for piece in pieces:
+            reader.feed(piece)
+            while (found := reader.next_line()) is not None:
+                if found is TOO_LONG:
+                    heads.append(reader.head)
+        (head,) = heads
+        assert (line + b"\r\n").startswith(head) and len(head) >= min(len(b"VRFY "), HEAD), pieces
 
 
 def test_what_was_not_read_is_taken_whole() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain, LocalPart, Mailbox
-from pillarbox.core.envelope import BodyType
+from pillarbox.core.envelope import BodyType, Mode
 from pillarbox.core.reply import Reply
 from pillarbox.smtp.events import (
+    Atrn,
+    Authenticate,
+    AuthResponse,
     DataCommand,
+    Etrn,
+    Expand,
     Hello,
     Help,
     MailFrom,
@@ -19,9 +26,10 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    Turn,
     Verify,
 )
-from pillarbox.smtp.grammar import MAX_PATH, PARSERS, VERBS, print_path
+from pillarbox.smtp.grammar import MAX_PATH, PARSERS, VERBS, parse_response, print_path
 from pillarbox.smtp.states import Verb
 
 HOST = Domain.parse("mx.example.test")
@@ -144,12 +152,18 @@ def test_names_that_do_not(verb: Verb, name: bytes, reply: Reply) -> None:
         ("FROM:<> BODY=8BITMIME", MailFrom(None, 0, EIGHT)),
         ("FROM:<> body=8bitmime  Size=7", MailFrom(None, 7, EIGHT)),
         ("FROM: <a@b.test>  BODY=8BITMIME SIZE=1 ", MailFrom(box("a@b.test"), 1, EIGHT)),
+        # RFC 4954 §5: who the message is said to be from is taken from anyone and believed from nobody
+        ("FROM:<a@b.test> AUTH=<>", MailFrom(box("a@b.test"), 0, SEVEN)),
+        ("FROM:<a@b.test> AUTH=e+3Dmc2@example.com SIZE=3", MailFrom(box("a@b.test"), 3, SEVEN)),
     ],
 )
 def test_mail(argument: str, event: MailFrom) -> None:
     assert parse(Verb.MAIL, argument.encode()) == event
+    for verb, mode in TO_TERMINALS.items():
+        assert parse(verb, argument.encode()) == replace(event, mode=mode)
 
 
+TO_TERMINALS = {Verb.SEND: Mode.SEND, Verb.SOML: Mode.SOML, Verb.SAML: Mode.SAML}  # RFC 821 §4.1.1
 LONG_LOCAL = "l" * 64
 LONGEST_PATH = f"{LONG_LOCAL}@{'.'.join(['d' * 62] * 3)}"  # 253 with its brackets
 
@@ -226,11 +240,16 @@ LONGEST_PATH = f"{LONG_LOCAL}@{'.'.join(['d' * 62] * 3)}"  # 253 with its bracke
         (b"FROM:<> FOO", r.UNKNOWN_PARAMETER),
         (b"FROM:<> SIZE=1 RET=HDRS", r.UNKNOWN_PARAMETER),
         (b"FROM:<> SMTPUTF8", r.UNKNOWN_PARAMETER),
-        (b"FROM:<> AUTH=<>", r.UNKNOWN_PARAMETER),
+        (b"FROM:<> AUTH", r.BAD_PARAMETER),
+        (b"FROM:<> AUTH=", r.BAD_PARAMETER),
+        (b"FROM:<> AUTH=a+3", r.BAD_PARAMETER),  # RFC 3461 §4: no xtext
+        (b"FROM:<> AUTH=a+3d", r.BAD_PARAMETER),
+        (b"FROM:<> AUTH=a AUTH=b", r.BAD_PARAMETER),
     ],
 )
 def test_mail_refused(argument: bytes, reply: Reply) -> None:
-    assert parse(Verb.MAIL, argument) == Refused(Verb.MAIL, reply)
+    for verb in (Verb.MAIL, *TO_TERMINALS):
+        assert parse(verb, argument) == Refused(verb, reply)
 
 
 def test_the_longest_path() -> None:
@@ -297,13 +316,36 @@ def test_rcpt_refused(argument: bytes, reply: Reply) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "event"), [(Verb.DATA, DataCommand()), (Verb.RSET, Reset()), (Verb.QUIT, Quit())], ids=str
+    ("verb", "event"),
+    [(Verb.DATA, DataCommand()), (Verb.RSET, Reset()), (Verb.QUIT, Quit()), (Verb.TURN, Turn())],
+    ids=str,
 )
 def test_commands_without_argument(verb: Verb, event: ServerEvent) -> None:
     assert parse(verb, b"") == event
     assert parse(verb, b"  ") == event
     assert parse(verb, b"x") == Refused(verb, r.NO_ARGUMENT_ALLOWED)
     assert parse(verb, b"\xff") == Refused(verb, r.NO_ARGUMENT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("argument", "classic"),
+    [
+        (b"x", False),
+        (b"KEY=VALUE", True),
+        (b" a-1=<b> ", True),
+        (b"KEY=", False),
+        (b"=VALUE", False),
+        (b"A=B C=D", False),
+        (b"A=B=C", False),
+        (b"A=\xff", False),
+    ],
+)
+def test_the_odd_pair_of_rset(argument: bytes, classic: bool) -> None:
+    """504 is for what looks like a parameter, and only where somebody asks for the odd pairs."""
+    event = parse(Verb.RSET, argument)
+    assert isinstance(event, Refused)
+    assert event.reply == r.NO_ARGUMENT_ALLOWED
+    assert event.classic == (r.UNKNOWN_PARAMETER_OF_COMMAND if classic else None)
 
 
 @pytest.mark.parametrize(
@@ -320,16 +362,76 @@ def test_commands_without_argument(verb: Verb, event: ServerEvent) -> None:
         (Verb.HELP, b"", Help("")),
         (Verb.HELP, b" MAIL ", Help("MAIL")),
         (Verb.HELP, b"\xff", Refused(Verb.HELP, r.BAD_ARGUMENT)),
+        (Verb.EXPN, b" staff ", Expand("staff")),
+        (Verb.EXPN, b"", Refused(Verb.EXPN, r.ARGUMENT_NEEDED)),
+        (Verb.EXPN, b"st\xe4ff", Refused(Verb.EXPN, r.BAD_ARGUMENT)),
+        # RFC 4954 §4
+        (Verb.AUTH, b"plain", Authenticate("PLAIN", None)),
+        (Verb.AUTH, b" X-1_y ", Authenticate("X-1_Y", None)),
+        (Verb.AUTH, b"PLAIN =", Authenticate("PLAIN", b"")),
+        (Verb.AUTH, b"PLAIN AGEAYg==", Authenticate("PLAIN", b"\0a\0b")),
+        (Verb.AUTH, b"PLAIN " + b"QUJD" * 3000, Authenticate("PLAIN", b"ABC" * 3000)),
+        (Verb.AUTH, b"", Refused(Verb.AUTH, r.ARGUMENT_NEEDED)),
+        (Verb.AUTH, b"  ", Refused(Verb.AUTH, r.ARGUMENT_NEEDED)),
+        (Verb.AUTH, b"PL\xc4IN", Refused(Verb.AUTH, r.BAD_ARGUMENT)),
+        (Verb.AUTH, b"P=", Refused(Verb.AUTH, r.BAD_ARGUMENT)),
+        (Verb.AUTH, b"M" * 21, Refused(Verb.AUTH, r.BAD_ARGUMENT)),  # RFC 4422 §3.1
+        *(
+            (Verb.AUTH, b"PLAIN " + text, Refused(Verb.AUTH, r.AUTH_BASE64))
+            for text in (
+                b"AGEAYg",
+                b"AGEAYg=",
+                b"AGEAYg===",
+                b"AGE AYg==",
+                b"AGEAYg== x",
+                b"==",
+                b"\xff",
+                b"*",
+                b"A-_A",
+            )
+        ),
+        # RFC 2645 §5.2
+        (Verb.ATRN, b"", Atrn(())),
+        (Verb.ATRN, b"a.test", Atrn((Domain("a.test"),))),
+        (Verb.ATRN, b" A.test,b.test , a.TEST", Atrn((Domain("a.test"), Domain("b.test")))),
+        *(
+            (Verb.ATRN, text, Refused(Verb.ATRN, r.BAD_ARGUMENT))
+            for text in (b",", b"a.test,", b"a.test b.test", b"a..test", b"@a.test", b"b\xc3\xbccher.test", b"\xff")
+        ),
+        # RFC 1985 §5.2, §5.3
+        (Verb.ETRN, b"a.test", Etrn(Domain("a.test"), below=False)),
+        (Verb.ETRN, b"@A.test ", Etrn(Domain("a.test"), below=True)),
+        (Verb.ETRN, b"#queue", Etrn(None, below=False)),
+        (Verb.ETRN, b"", Refused(Verb.ETRN, r.ARGUMENT_NEEDED)),
+        *(
+            (Verb.ETRN, text, Refused(Verb.ETRN, r.BAD_ARGUMENT))
+            for text in (b"#", b"@", b"a.test,b.test", b"@@a.test", b"<a.test>", b"a@b.test", b"\xff")
+        ),
     ],
 )
 def test_other_commands(verb: Verb, argument: bytes, event: ServerEvent) -> None:
     assert parse(verb, argument) == event
 
 
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (b"AGEAYg==", AuthResponse(b"\0a\0b")),
+        (b"", AuthResponse(b"")),
+        (b"*", AuthResponse(None)),
+        (b"=", Refused(Verb.AUTH, r.AUTH_BASE64)),
+        (b"**", Refused(Verb.AUTH, r.AUTH_BASE64)),
+        (b" AGEAYg==", Refused(Verb.AUTH, r.AUTH_BASE64)),
+        (b"\xff", Refused(Verb.AUTH, r.AUTH_BASE64)),
+    ],
+)
+def test_responses(line: bytes, event: ServerEvent) -> None:
+    assert parse_response(line) == event
+
+
 def test_what_counts_as_a_verb() -> None:
     assert VERBS[b"MAIL"] is Verb.MAIL
-    assert b"." not in VERBS
-    assert b"CONNECT" not in VERBS
+    assert not {b".", b"CONNECT", b"UNKNOWN", b"unknown"} & set(VERBS)
     assert all(name == name.upper() for name in VERBS)
     assert set(PARSERS) < set(VERBS.values())
 

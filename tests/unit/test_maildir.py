@@ -144,6 +144,27 @@ def test_line_ends_are_right_wherever_the_chunks_are_cut(chunks: list[bytes]) ->
 
 
 @pytest.mark.parametrize(
+    ("sender", "owner", "path"),
+    [
+        ("sender@far.example", None, "sender@far.example"),
+        ("sender@far.example", "team-owner@example.test", "team-owner@example.test"),
+        (None, "team-owner@example.test", ""),  # a notice has none, whoever passes it on
+        (None, None, ""),
+    ],
+)
+def test_the_return_path_behind_a_list_is_its_owner(
+    tmp_path: Path, sender: str | None, owner: str | None, path: str
+) -> None:
+    """RFC 5321 §3.9.2, §4.4; whose mailbox it is stands there, too, whatever the list was."""
+    alice, team = Mailbox.parse("alice@example.test"), Mailbox.parse("team@example.test")
+    recipient = Recipient(alice, team, Mailbox.parse(owner) if owner else None)
+    deliver(tmp_path, Job(message(sender=sender), [Row(0, recipient)], "maildir"))
+    (file,) = (tmp_path / "example.test/alice/new").iterdir()
+    head = f"Return-Path: <{path}>\nDelivered-To: alice@example.test\n"
+    assert file.read_bytes() == head.encode() + TEXT.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize(
     "of", [message(), message(None), message(None, large=True)], ids=["in memory", "small on disk", "large on disk"]
 )
 def test_a_message_becomes_a_file_in_new(tmp_path: Path, of: Message) -> None:

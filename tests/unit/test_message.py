@@ -67,6 +67,22 @@ def test_what_is_read_of_a_header(header: bytes, seen: HeaderView) -> None:
     assert view_header(header) == seen
 
 
+@pytest.mark.parametrize(
+    ("header", "addresses"),
+    [
+        (b"Subject: x\r\n", ()),
+        (b"Delivered-To: Sales@Example.TEST\r\n", ("sales@example.test",)),
+        (b"delivered-to:a@b.test \r\nX: y\r\nDELIVERED-TO : c@d.test\r\n", ("a@b.test", "c@d.test")),
+        (b"Delivered-To:\r\n folded@b.test\r\n", ("folded@b.test",)),
+        (b"Delivered-To: \xff\r\n", ("\ufffd",)),
+        (b"X-Delivered-To: a@b.test\r\nDelivered-To-X: a@b.test\r\n", ()),
+    ],
+)
+def test_who_had_it_delivered(header: bytes, addresses: tuple[str, ...]) -> None:
+    """RFC 9228 §3: each of them counts."""
+    assert view_header(header).delivered_to == addresses
+
+
 HOP = Hop("client.example", "192.0.2.7", "mx.example.test", "ESMTP")
 
 

@@ -14,9 +14,9 @@ from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import KEPT_FREE, SmtpMailer, Ways
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
+from tests.making import HOSTNAME, turns
 from tests.unit.test_sender import (
     FAR,
-    HOSTNAME,
     IP,
     ONE_BY_ONE,
     TAKEN,
@@ -31,7 +31,6 @@ from tests.unit.test_sender import (
     run,
     talk,
     told,
-    turns,
 )
 
 REFUSED = ConnectionRefusedError(111, "Connection refused")

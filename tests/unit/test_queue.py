@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from pillarbox.adapters.instant import KEPT
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import Envelope, MessageId, Recipient
-from pillarbox.core.message import HeaderView
+from pillarbox.core.envelope import MessageId, Recipient
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import queue as queue_module
 from pillarbox.engine.ids import IdSource
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Leased, Message, Outcome, Report, Row, State, Unit
-from pillarbox.engine.notices import Notices
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Outcome, Report, Row, State, Unit
 from pillarbox.engine.ports import (
     Accepted,
     Mailer,
     NoSuchUser,
     NotLocal,
+    Relayed,
     Resolution,
-    Spool,
     SpoolBroken,
-    SpoolCallback,
     SpoolError,
     SpoolFull,
 )
-from pillarbox.engine.queue import Lane, Queue
+from pillarbox.engine.queue import Lane
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import DEFAULT, RetrySchedule
-from pillarbox.engine.routing import Route, Router
+from pillarbox.engine.routing import Route, SmartHost
 from pillarbox.sim.clock import VirtualClock
+from tests.making import TEXT, MemorySpool, Nobody, box, make_message, make_queue, turns
 
-HOSTNAME = Domain.parse("mx.example.test")
 HERE = Domain.parse("example.test")
-TEXT = b"Received: trace\r\nSubject: x\r\n\r\nbody\r\n"
+RELAYED = Domain.parse("relayed.example")
+KEPT_DOMAIN = Domain.parse("kept.example")
+KEPT_LANE = "turn:kept.example"
+SENDER = "from@far.example"
 DAY = 86400.0
 
 OK = Delivered("250 2.0.0 Ok", "mx.far.example [192.0.2.1]")
@@ -46,19 +46,12 @@ LATER = Deferred("450 4.2.0 Later", "mx.far.example [192.0.2.1]", EnhancedCode(4
 NEVER = Failed("550 5.1.1 No such user", "mx.far.example [192.0.2.1]", EnhancedCode(5, 1, 1), remote=True)
 
 
-async def turns(count: int = 20) -> None:
-    """Let everything run that can run without time passing."""
-    loop = asyncio.get_running_loop()
-    for _ in range(count):
-        turn = loop.create_future()
-        loop.call_soon(turn.set_result, None)
-        await turn
-
-
-class Town:
-    """Meets the port Directory: one local domain, with alice, who has an alias."""
+class Town(Nobody):
+    """One local domain, with alice, who has an alias, and two others that are relayed; one of them is kept."""
 
     def resolve(self, address: Mailbox) -> Resolution:
+        if address.domain in (RELAYED, KEPT_DOMAIN):
+            return Relayed()
         if address.domain != HERE:
             return NotLocal()
         if str(address.local) == "sales":
@@ -68,130 +61,8 @@ class Town:
     def is_local(self, domain: Domain) -> bool:
         return domain == HERE
 
-
-@dataclass
-class Stored:
-    """A recipient on the imagined disk."""
-
-    recipient: Recipient
-    state: State
-    due: float
-    attempts: int = 0
-    lane: str = ""
-    reply: str = ""
-
-
-class MemorySpool:
-    """Meets the port Spool. `held`: commits wait for `release`; `fault`: what they end with."""
-
-    def __init__(self) -> None:
-        self.messages: dict[int, Message] = {}
-        self.bodies: dict[int, bytes] = {}
-        self.rows: dict[tuple[int, int], Stored] = {}
-        self.records: list[Record] = []
-        self.units: list[Unit] = []  # that were committed
-        self.held = False
-        self.fault: Callable[[Unit], SpoolError | None] = lambda unit: None
-        self.lease_fault: SpoolError | None = None
-        self.body_fault: SpoolError | None = None
-        self.before_next_due: Callable[[], None] | None = None
-        self._waiting: list[tuple[Unit, SpoolCallback]] = []
-
-    def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        assert urgent == bool(unit.messages and not unit.changes)
-        if self.held:
-            self._waiting.append((unit, done))
-        else:
-            asyncio.get_running_loop().call_soon(self._commit, unit, done)
-
-    def release(self) -> None:
-        self.held = False
-        for unit, done in self._waiting:
-            self._commit(unit, done)
-        self._waiting = []
-
-    def _commit(self, unit: Unit, done: SpoolCallback) -> None:
-        error = self.fault(unit)
-        if error is None:
-            self._apply(unit)
-        done(error)
-
-    def _apply(self, unit: Unit) -> None:
-        self.units.append(unit)
-        for message in unit.messages:
-            assert message.id not in self.messages
-            self.messages[message.id] = replace(message)
-            assert message.content is not None
-            self.bodies[message.id] = message.content
-            for number, recipient in enumerate(message.envelope.recipients):
-                self.rows[message.id, number] = Stored(recipient, State.LEASED, message.received_at)
-        self.records.extend(unit.notes)
-        for change in unit.changes:
-            row = self.rows[change.message, change.number]
-            assert not row.state.settled, f"{row} was settled before"
-            row.state, row.due, row.attempts = change.state, change.due, change.attempts
-            row.lane, row.reply = change.lane, change.reply
-            if change.record is not None:
-                self.records.append(change.record)
-        self.records.extend(unit.records)
-        for message in unit.finished:
-            del self.bodies[message.id]
-
-    def spill(self, message: MessageId, octets: bytes, done: SpoolCallback) -> None:
-        raise AssertionError("the queue spills nothing")
-
-    def unspill(self, message: MessageId) -> None:
-        raise AssertionError("the queue spills nothing")
-
-    async def lease(self, now: float, limit: int) -> list[Leased]:
-        await turns(1)
-        if self.lease_fault is not None:
-            raise self.lease_fault
-        due = sorted((row.due, key) for key, row in self.rows.items() if row.state is State.SCHEDULED)
-        taken: dict[int, list[Row]] = {}
-        for _, (message, number) in [one for one in due if one[0] <= now][:limit]:
-            row = self.rows[message, number]
-            row.state = State.LEASED
-            taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts))
-        return [
-            Leased(replace(self.messages[message], content=None), rows, self._scheduled(message))
-            for message, rows in taken.items()
-        ]
-
-    def _scheduled(self, message: int) -> int:
-        return sum(key[0] == message and row.state is State.SCHEDULED for key, row in self.rows.items())
-
-    async def next_due(self) -> float | None:
-        due = min((row.due for row in self.rows.values() if row.state is State.SCHEDULED), default=None)
-        if self.before_next_due is not None:
-            self.before_next_due()
-        await turns(1)
-        return due
-
-    async def body(self, message: Message) -> AsyncIterator[bytes]:
-        if message.content is not None:
-            yield message.content
-            return
-        await turns(1)
-        if message.id not in self.bodies:
-            raise SpoolBroken(f"body of {message.id} is not there")
-        if self.body_fault is not None:
-            raise self.body_fault
-        yield self.bodies[message.id]
-
-    def restarted(self) -> None:
-        """As after a crash: what was leased is scheduled."""
-        for row in self.rows.values():
-            if row.state is State.LEASED:
-                row.state = State.SCHEDULED
-
-    # --- for assertions
-
-    def states(self, message: int) -> list[State]:
-        return [row.state for key, row in sorted(self.rows.items()) if key[0] == message]
-
-    def kinds(self, message: int) -> list[Kind]:
-        return [record.kind for record in self.records if record.message == message]
+    def keeps(self, domain: Domain) -> bool:
+        return domain == KEPT_DOMAIN
 
 
 class FakeMailer:
@@ -233,6 +104,7 @@ class Rig:
         retry: RetrySchedule = DEFAULT,
         spool: MemorySpool | None = None,
         clock: VirtualClock | None = None,
+        routes: tuple[Route, ...] = (),
     ) -> None:
         self.clock = clock or VirtualClock()
         self.spool = spool or MemorySpool()
@@ -241,14 +113,8 @@ class Rig:
         self.answer = answer
         self.answers: list[SpoolError | None] = []
         self.ids = IdSource(self.clock, max(self.spool.messages, default=0))
-        spool_port: Spool = self.spool
-        self.queue = Queue(
-            spool=spool_port,
-            clock=self.clock,
-            router=Router((), Town()),
-            open_lane=self._open_lane,
-            retry=retry,
-            notices=Notices(spool=spool_port, clock=self.clock, ids=self.ids, directory=Town(), hostname=HOSTNAME),
+        self.queue = make_queue(
+            self.spool, self.clock, Town(), open_lane=self._open_lane, retry=retry, ids=self.ids, routes=routes
         )
 
     def _open_lane(self, name: str, route: Route) -> Lane:
@@ -256,26 +122,10 @@ class Rig:
         mailer: Mailer = self.mailers[name]
         return Lane(mailer, self.limit)
 
-    def message(self, *recipients: str, sender: str | None = "from@far.example", content: bytes = TEXT) -> Message:
-        boxes = [Mailbox.parse(address) for address in recipients or ("to@far.example",)]
-        return Message(
-            id=self.ids.next(),
-            received_at=self.clock.now(),
-            envelope=Envelope(
-                None if sender is None else Mailbox.parse(sender), tuple(Recipient(box, box) for box in boxes)
-            ),
-            listener="mx",
-            peer="192.0.2.9",
-            helo="client.example",
-            protocol="ESMTP",
-            size=len(content),
-            header=HeaderView(1, "", "x", "", ""),
-            eight_bit=False,
-            large=False,
-            content=content,
-        )
+    def message(self, *recipients: str | Recipient, sender: str | None = SENDER, content: bytes = TEXT) -> Message:
+        return make_message(self.ids.next(), *recipients, sender=sender, content=content, at=self.clock.now())
 
-    async def accept(self, *recipients: str, sender: str | None = "from@far.example", content: bytes = TEXT) -> Message:
+    async def accept(self, *recipients: str | Recipient, sender: str | None = SENDER, content: bytes = TEXT) -> Message:
         message = self.message(*recipients, sender=sender, content=content)
         self.queue.accept(message, self.answers.append)
         await turns()
@@ -634,6 +484,302 @@ def test_a_bug_in_making_a_notice_loses_no_outcome(
 
     run(main())
     assert "ZeroDivisionError" in caplog.text
+
+
+# --- forwards and lists
+
+
+def test_recipients_that_get_another_text_or_sender_have_jobs_of_their_own() -> None:
+    """RFC 9228 §3, RFC 5321 §3.9.2: what stands in front of the text, and the reverse-path, are those of one job."""
+
+    async def main() -> None:
+        rig = Rig()
+        sales, team, owner = map(box, ("sales@example.test", "team@example.test", "team-owner@example.test"))
+        one, two, three, four, five = (box(f"{name}@far.example") for name in ("one", "two", "three", "four", "five"))
+        await rig.accept(
+            Recipient(one, one),
+            Recipient(two, sales),
+            Recipient(three, team, owner),
+            Recipient(four, four),
+            Recipient(five, team, owner),
+        )
+        jobs = {tuple(row.number for row in job.rows): (job.sender, job.forwarder) for job in rig.mailer().jobs}
+        sender = box(SENDER)
+        assert jobs == {(0, 3): (sender, None), (1,): (sender, sales), (2, 4): (owner, team)}
+        for _ in jobs:
+            rig.mailer().end(OK)
+        await turns()
+        rig.assert_empty()
+
+    run(main())
+
+
+def test_the_owner_of_a_list_gets_its_bounces() -> None:
+    """RFC 5321 §3.9.2."""
+
+    async def main() -> None:
+        rig = Rig()
+        member, team, owner = map(box, ("member@far.example", "team@example.test", "alice@example.test"))
+        await rig.accept(Recipient(member, team, owner), "direct@far.example")
+        rig.mailer().end(NEVER)
+        rig.mailer().end(NEVER)
+        await turns()
+        told = [(unit.messages[0].envelope.recipients[0].address, unit.changes) for unit in notice_units(rig)]
+        assert {(to, tuple(change.number for change in changes)) for to, changes in told} == {
+            (owner, (0,)),
+            (box(SENDER), (1,)),
+        }
+
+    run(main())
+
+
+def test_what_came_without_a_sender_has_none_behind_a_list_either() -> None:
+    """RFC 5321 §4.5.5: a notice must not be answered, whoever passes it on."""
+
+    async def main() -> None:
+        rig = Rig()
+        member, team, owner = map(box, ("member@far.example", "team@example.test", "alice@example.test"))
+        await rig.accept(Recipient(member, team, owner), sender=None)
+        assert rig.mailer().jobs[0].sender is None
+        rig.mailer().end(NEVER)
+        await turns()
+        assert notice_units(rig) == []
+
+    run(main())
+
+
+def test_a_sender_in_a_relay_domain_is_told_like_anybody_elsewhere() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.accept(sender="user@relayed.example")
+        rig.mailer().end(NEVER)
+        await turns()
+        (unit,) = notice_units(rig)
+        assert [str(each.address) for each in unit.messages[0].envelope.recipients] == ["user@relayed.example"]
+
+    run(main())
+
+
+# --- what is kept for its owner
+
+
+def at_home(job: Job, row: Row) -> Outcome:
+    """What is to be kept is; all else is deferred."""
+    return KEPT if job.lane == KEPT_LANE else LATER
+
+
+async def keeping(*counts: int, **more: Any) -> tuple[Rig, list[Message]]:
+    """A rig with kept messages of so many recipients each."""
+    rig = Rig(answer=at_home, **more)
+    messages = [await rig.accept(*(f"u{number}@kept.example" for number in range(count))) for count in counts]
+    return rig, messages
+
+
+def taken(jobs: list[Job]) -> list[tuple[int, list[int]]]:
+    return [(int(job.message.id), [row.number for row in job.rows]) for job in jobs]
+
+
+START = MessageId(0)
+
+
+def test_what_is_kept_waits_without_attempts_until_it_is_given_up() -> None:
+    async def main() -> None:
+        retry = RetrySchedule((300.0,), 7200.0)
+        rig, (message,) = await keeping(2, retry=retry)
+        stored = rig.spool.rows[message.id, 1]
+        assert (stored.state, stored.due, stored.attempts) == (
+            State.SCHEDULED,
+            message.received_at + retry.give_up,
+            0,
+        )
+        assert (stored.lane, stored.reply) == (KEPT_LANE, KEPT.text)
+        assert rig.spool.kinds(message.id) == [Kind.KEPT] * 2
+        rig.assert_empty()
+        await rig.pass_time(retry.give_up - 60)
+        assert rig.spool.states(message.id) == [State.SCHEDULED] * 2
+        await rig.pass_time(120)
+        assert rig.spool.states(message.id) == [State.EXPIRED] * 2
+        assert rig.spool.kinds(message.id)[2:] == [Kind.EXPIRED, Kind.EXPIRED, Kind.NOTICE]
+        (unit,) = notice_units(rig)
+        assert b"u0@kept.example" in (unit.messages[0].content or b"")
+
+    run(main())
+
+
+def test_what_waits_is_counted_by_its_place() -> None:
+    async def main() -> None:
+        rig, _ = await keeping(2, 1)
+        await rig.accept("x@far.example", "y@kept.example", "z@relayed.example")
+        far, else_ = Domain("far.example"), Domain("else.example")
+        assert await rig.queue.waiting([KEPT_DOMAIN]) == 4
+        assert await rig.queue.waiting([far]) == 1
+        assert await rig.queue.waiting([KEPT_DOMAIN, RELAYED, else_]) == 5
+        assert await rig.queue.waiting([else_]) == 0
+        rig.spool.lease_fault = SpoolBroken("no disk")
+        with pytest.raises(SpoolBroken):
+            await rig.queue.waiting([far])
+
+    run(main())
+
+
+def test_a_route_names_the_place() -> None:
+    async def main() -> None:
+        rig = Rig(answer=lambda job, row: LATER, routes=(Route("kept.example", SmartHost("host.example", 2600)),))
+        await rig.accept("a@kept.example", "b@elsewhere.example")
+        assert await rig.queue.waiting([KEPT_DOMAIN]) == 1
+        assert set(rig.mailers) == {"smtp:host.example:2600", "mx:elsewhere.example"}
+
+    run(main())
+
+
+def test_what_has_a_host_is_tried_at_once_when_somebody_asks() -> None:
+    """ETRN."""
+
+    async def main() -> None:
+        rig = Rig(answer=lambda job, row: LATER, routes=(Route("kept.example", SmartHost("host.example")),))
+        message = await rig.accept("a@kept.example", "b@far.example")
+        assert await rig.queue.release([KEPT_DOMAIN]) == 1
+        await turns()
+        assert len(rig.mailer("smtp:host.example:25").jobs) == 2 and len(rig.mailer().jobs) == 1
+        assert rig.spool.rows[message.id, 0].attempts == 2
+        assert await rig.queue.release([Domain("else.example")]) == 0
+        rig.spool.lease_fault = SpoolBroken("no disk")
+        with pytest.raises(SpoolBroken):
+            await rig.queue.release([KEPT_DOMAIN])
+
+    run(main())
+
+
+def test_what_has_no_host_is_not_tried() -> None:
+    async def main() -> None:
+        rig, _ = await keeping(1)
+        assert await rig.queue.release([KEPT_DOMAIN]) is None
+        assert await rig.queue.release([KEPT_DOMAIN, RELAYED]) == 0
+        await turns()
+        assert len(rig.mailer(KEPT_LANE).jobs) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "attempts"),
+    [(OK, State.DELIVERED, 1), (NEVER, State.FAILED, 1), (LATER, State.SCHEDULED, 1), (KEPT, State.SCHEDULED, 0)],
+)
+def test_the_owner_takes_it(outcome: Outcome, state: State, attempts: int) -> None:
+    async def main() -> None:
+        rig, (message,) = await keeping(2)
+        (job,) = await rig.queue.take([KEPT_DOMAIN], START, 10)
+        assert taken([job]) == [(message.id, [0, 1])] and (job.lane, job.message.content) == (KEPT_LANE, None)
+        assert rig.spool.states(message.id) == [State.LEASED] * 2 and rig.in_memory == 1
+        assert await rig.queue.take([KEPT_DOMAIN], START, 10) == []
+        assert await rig.queue.waiting([KEPT_DOMAIN]) == 0
+        rig.queue.settle(job, Report((outcome,) * 2))
+        await turns()
+        assert rig.spool.states(message.id) == [state] * 2
+        assert [rig.spool.rows[message.id, number].attempts for number in (0, 1)] == [attempts] * 2
+        assert (message.id in rig.spool.bodies) is (state is State.SCHEDULED)
+        if state is State.SCHEDULED:
+            assert await rig.queue.waiting([KEPT_DOMAIN]) == 2
+        rig.assert_empty()
+
+    run(main())
+
+
+def test_a_deferred_recipient_that_was_taken_is_kept_again_and_nothing_is_connected_to() -> None:
+    async def main() -> None:
+        rig, (message,) = await keeping(1)
+        (job,) = await rig.queue.take([KEPT_DOMAIN], START, 10)
+        rig.queue.settle(job, Report((LATER,)))
+        await rig.pass_time(400)
+        stored = rig.spool.rows[message.id, 0]
+        assert (stored.state, stored.due, stored.attempts) == (
+            State.SCHEDULED,
+            message.received_at + DEFAULT.give_up,
+            1,
+        )
+        assert list(rig.mailers) == [KEPT_LANE]
+
+    run(main())
+
+
+def test_it_is_taken_message_by_message_and_no_message_in_part() -> None:
+    async def main() -> None:
+        rig, messages = await keeping(1, 3, 2, 1)
+        ids = [int(message.id) for message in messages]
+        first = await rig.queue.take([KEPT_DOMAIN], START, 2)
+        assert taken(first) == [(ids[0], [0]), (ids[1], [0, 1, 2])]
+        for job in first:
+            rig.queue.settle(job, Report((LATER,) * len(job.rows)))  # waits again, and is not to be taken again
+        second = await rig.queue.take([KEPT_DOMAIN], messages[1].id, 2)
+        assert taken(second) == [(ids[2], [0, 1])]
+        third = await rig.queue.take([KEPT_DOMAIN], messages[2].id, 2)
+        assert taken(third) == [(ids[3], [0])]
+        assert await rig.queue.take([KEPT_DOMAIN], messages[3].id, 2) == []
+
+    run(main())
+
+
+def test_it_is_taken_while_others_of_the_message_are_under_way() -> None:
+    async def main() -> None:
+        rig = Rig()
+        message = await rig.accept("a@far.example", "b@kept.example")
+        rig.mailer(KEPT_LANE).end(KEPT)
+        await turns()
+        (job,) = await rig.queue.take([KEPT_DOMAIN], START, 10)
+        assert job.message is message and taken([job]) == [(message.id, [1])]
+        rig.queue.settle(job, Report((OK,)))
+        await turns()
+        assert message.id in rig.spool.bodies
+        rig.mailer().end(OK)
+        await turns()
+        assert rig.spool.states(message.id) == [State.DELIVERED] * 2 and rig.spool.bodies == {}
+        rig.assert_empty()
+
+    run(main())
+
+
+def test_nothing_is_taken_beyond_the_room_in_memory_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        rig, messages = await keeping(1, 1, 1, 1)
+        small_window(monkeypatch, 2)
+        jobs = await rig.queue.take([KEPT_DOMAIN], START, 10)
+        assert taken(jobs) == [(messages[0].id, [0]), (messages[1].id, [0])]
+        await turns()
+        for job in jobs:
+            rig.queue.settle(job, Report((OK,)))
+        await turns(50)
+        assert [rig.spool.states(message.id) for message in messages] == [[State.DELIVERED]] * 2 + [
+            [State.SCHEDULED]
+        ] * 2
+        assert await rig.queue.waiting([KEPT_DOMAIN]) == 2
+        rig.assert_empty()
+
+    run(main())
+
+
+def test_a_close_while_something_is_taken_leaves_it_due_at_the_next_start() -> None:
+    async def main() -> None:
+        rig, (message, other) = await keeping(1, 1)
+        (job, more) = await rig.queue.take([KEPT_DOMAIN], START, 10)
+        await rig.queue.close(0)
+        assert await rig.queue.take([KEPT_DOMAIN], START, 10) == []
+        rig.queue.settle(job, Report(()))
+        rig.queue.settle(more, Report((OK,)))
+        await turns()
+        assert [rig.spool.states(each.id) for each in (message, other)] == [[State.LEASED], [State.DELIVERED]]
+
+    run(main())
+
+
+def test_a_disk_that_cannot_be_read_takes_nothing() -> None:
+    async def main() -> None:
+        rig, (message,) = await keeping(1)
+        rig.spool.lease_fault = SpoolBroken("no disk")
+        with pytest.raises(SpoolBroken):
+            await rig.queue.take([KEPT_DOMAIN], START, 10)
+        assert rig.spool.states(message.id) == [State.SCHEDULED]
+
+    run(main())
 
 
 # --- bounds
@@ -999,31 +1145,47 @@ def test_what_was_not_tried_stays_leased_and_is_due_at_the_next_start() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_every_recipient_is_settled_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random outcomes, a small window, commits that fail, clocks that jump: nothing is lost, nothing is doubled."""
+    """Random outcomes, a small window, commits that fail, clocks that jump, an owner that comes and goes: nothing is
+    lost, nothing is doubled."""
     dice = random.Random(seed)
-    taken: dict[tuple[int, int], int] = {}
+    delivered: dict[tuple[int, int], int] = {}
 
     def outcome(job: Job, row: Row) -> Outcome:
+        if job.lane == KEPT_LANE:
+            return KEPT
+        return at_last(job, row)
+
+    def at_last(job: Job, row: Row) -> Outcome:
         result = dice.choices((OK, LATER, NEVER), (5, 4, 1))[0]
         if result is OK:
-            taken[job.message.id, row.number] = taken.get((job.message.id, row.number), 0) + 1
+            delivered[job.message.id, row.number] = delivered.get((job.message.id, row.number), 0) + 1
         return result
+
+    async def owner_comes(rig: Rig) -> None:
+        for job in await rig.queue.take([KEPT_DOMAIN], START, dice.randint(1, 5)):
+            await turns(dice.randint(0, 3))
+            gone = dice.random() < 0.3
+            rig.queue.settle(job, Report(tuple(KEPT if gone else at_last(job, row) for row in job.rows)))
 
     async def main() -> None:
         small_window(monkeypatch, 5)
         rig = Rig(limit=2, answer=outcome, retry=RetrySchedule((60.0, 120.0), 7 * DAY))
         rig.spool.fault = lambda unit: SpoolFull("no room") if unit.changes and dice.random() < 0.2 else None
         for _ in range(30):
-            wanted = [f"u{n}@{dice.choice('abcd')}.example" for n in range(dice.randint(1, 4))]
+            wanted = [f"u{n}@{dice.choice(['a', 'b', 'kept', 'kept'])}.example" for n in range(dice.randint(1, 4))]
             await rig.accept(*wanted)
+            await owner_comes(rig)
             if dice.random() < 0.2:
                 rig.clock.jump(dice.uniform(-3600, 3600))
             rig.clock.advance(dice.uniform(0, 40))
-        await rig.pass_time(2 * DAY / 10)
+        for _ in range(40):
+            await rig.pass_time(2 * DAY / 400)
+            await owner_comes(rig)
+        await rig.pass_time(600)
         states = {row.state for row in rig.spool.rows.values()}
         assert states <= {State.DELIVERED, State.FAILED}
-        assert set(taken.values()) == {1}
-        assert {key for key, row in rig.spool.rows.items() if row.state is State.DELIVERED} == set(taken)
+        assert set(delivered.values()) == {1}
+        assert {key for key, row in rig.spool.rows.items() if row.state is State.DELIVERED} == set(delivered)
         assert rig.spool.bodies == {}
         rig.assert_empty()
 

@@ -11,10 +11,13 @@ from pillarbox.app.reference import pages
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["reference/configuration.md", "reference/cli.md", "explanation/states.md"])
+NAMES = ["reference/configuration.md", "reference/cli.md", "reference/replies.md", "explanation/states.md"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == pages()[name]
 
 
 def test_no_page_is_forgotten() -> None:
-    assert len(pages()) == 3
+    assert list(pages()) == NAMES

@@ -16,12 +16,19 @@ MADE = {
     "ehlo": r.ehlo("mx.example.test", ("PIPELINING", "HELP")),
     "queued": r.queued("0123456789ab"),
     "help_text": r.help_text(("a", "b")),
+    "status": r.status(("a", "b")),
+    "no_mail_greeting": r.no_mail_greeting("mx.example.test"),
+    "announced": r.announced("a@b.test"),
+    "moved": r.moved("a@b.test"),
+    "etrn_started": r.etrn_started(3),
+    "verified": r.verified("Alice <a@b.test>"),
+    "ambiguous": r.ambiguous(("Alice <a@b.test>", "<c@d.test>")),
+    "expanded": r.expanded(("Alice <a@b.test>", "<c@d.test>")),
 }
 # RFC 2034 §4: no enhanced code in the greeting, in replies to HELO and EHLO, and in 3yz.
-BARE = {"CONNECT_TOO_MANY", "CONNECT_CLOSING", "IMPERSONATION", "HELO_SYNTAX", "HELO_LITERAL", "START_DATA"} | {
-    "greeting",
-    "hello",
-    "ehlo",
+BARE = {
+    *("CONNECT_TOO_MANY", "CONNECT_CLOSING", "IMPERSONATION", "HELO_SYNTAX", "HELO_LITERAL", "START_DATA"),
+    *("AUTH_CONTINUE", "greeting", "no_mail_greeting", "hello", "ehlo"),
 }
 
 CODES = {
@@ -50,6 +57,39 @@ CODES = {
     "NO_SPACE": 452,
     "SPOOL_FAULT": 451,
     "CANNOT_VERIFY": 252,
+    "CANNOT_EXPAND": 252,
+    "NO_MAIL_HERE": 521,
+    "no_mail_greeting": 521,
+    "TOO_LONG_A_SESSION": 421,
+    "TOO_MANY_TRANSACTIONS": 421,
+    "TOO_MANY_PROBES": 421,
+    "MAILBOX_DISABLED": 550,
+    "MAILBOX_FULL": 552,
+    "MAILBOX_NEARLY_FULL": 450,
+    "MAILBOX_UNREADABLE": 451,
+    "MAY_NOT_POST": 550,
+    "FORWARDING_LOOP": 554,
+    "announced": 251,
+    "moved": 551,
+    "ambiguous": 553,
+    "RESET_CLASSIC": 200,
+    "NOOP_CLASSIC": 200,
+    "status": 211,
+    "help_text": 214,
+    "NO_SUCH_TOPIC": 504,
+    "NOT_ACTIVE": 450,
+    "NOT_SHOWN": 450,
+    "AUTHENTICATED": 235,
+    "AUTH_CONTINUE": 334,
+    "AUTH_FAULT": 454,
+    "AUTH_FAILED": 535,
+    "AUTH_NEEDS_TLS": 538,
+    "AUTH_NEEDED": 530,
+    "TURN_OK": 250,
+    "ATRN_NO_MAIL": 453,
+    "ETRN_FAULT": 458,
+    "ETRN_NOT_ALLOWED": 459,
+    "etrn_started": 253,
 }
 
 
@@ -109,7 +149,33 @@ def test_the_catalogue(name: str) -> None:
 
 
 def test_the_catalogue_was_read() -> None:
-    assert set(CODES) <= set(CATALOGUE)
+    assert set(CODES) <= set(CATALOGUE | MADE)
+
+
+@pytest.mark.parametrize("name", CATALOGUE | MADE)
+def test_a_reply_without_its_enhanced_code(name: str) -> None:
+    reply = (CATALOGUE | MADE)[name]
+    assert (reply.bare.code, reply.bare.enhanced, reply.bare.lines) == (reply.code, None, reply.lines)
+    assert reply.bare.closes is reply.closes
+
+
+@pytest.mark.parametrize(
+    ("reply", "wire"),
+    [
+        (r.announced("far@far.example"), b"251 2.1.5 User not local; will forward to <far@far.example>\r\n"),
+        (r.moved("far@far.example"), b"551 5.1.6 User not local; please try <far@far.example>\r\n"),
+        (r.etrn_started(7), b"253 2.0.0 7 pending messages for node started\r\n"),
+        (
+            r.ambiguous(("Alice <a@b.test>", "<c@d.test>")),
+            b"553-5.1.4 User ambiguous; possibilities are\r\n553-5.1.4 Alice <a@b.test>\r\n553 5.1.4 <c@d.test>\r\n",
+        ),
+        (r.no_mail_greeting("mx.example.test"), b"521 mx.example.test does not accept mail\r\n"),  # RFC 7504 §3
+        (r.AUTH_CONTINUE, b"334 \r\n"),  # RFC 4954 §4: the space stays
+    ],
+)
+def test_replies_that_tell_something(reply: Reply, wire: bytes) -> None:
+    """RFC 5321 §3.4, §3.5.1; RFC 1985 §5.1."""
+    assert reply.wire == wire
 
 
 @pytest.mark.parametrize(

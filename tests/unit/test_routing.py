@@ -12,7 +12,8 @@ import pytest
 
 from pillarbox.core.address import Domain, Host, Mailbox, parse_host
 from pillarbox.engine.directory import Snapshot
-from pillarbox.engine.ports import DnsFault, MxRecord, NoRecords
+from pillarbox.engine.mail import Place
+from pillarbox.engine.ports import DnsFault, MxRecord, NoRecords, User
 from pillarbox.engine.routing import (
     MAX_HOSTS,
     MAX_TRIES,
@@ -29,6 +30,7 @@ from pillarbox.engine.routing import (
     SmartHost,
     TlsPolicy,
     Try,
+    Turn,
     parse_next_hop,
 )
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
@@ -45,6 +47,7 @@ US = Domain.parse("us.example.test")
         ("mx", Mx()),
         ("maildir", MaildirHop()),
         ("discard", Discard()),
+        ("turn", Turn()),
         ("smtp://127.0.0.1:2600", SmartHost("127.0.0.1", 2600)),
         ("smtp://[::1]:25", SmartHost("::1", 25)),
         ("smtp://[0:0::1]", SmartHost("::1", 25)),
@@ -64,8 +67,8 @@ def test_next_hops(source: str, next_hop: NextHop) -> None:
         ("lmtp://relay.test:24", "is not built yet"),
         ("lmtp:unix:/run/lmtp", "is not built yet"),
         ("hold", "is not built yet"),
-        ("turn", "is not built yet"),
-        ("pigeon", "is none of mx, smtp://HOST, smtp://HOST:PORT, maildir, discard"),
+        ("pigeon", "is none of mx, smtp://HOST, smtp://HOST:PORT, maildir, discard, turn"),
+        ("Turn", "is none of"),
         ("", "is none of"),
         ("MX", "is none of"),
         ("smtp://", "is none of"),
@@ -89,7 +92,14 @@ def test_what_matches_nothing(match: str) -> None:
         Route(match, Mx())
 
 
-DIRECTORY = Snapshot(domains=(Domain.parse("local.test"), Domain.parse("both.test")))
+DIRECTORY = Snapshot(
+    domains=(Domain.parse("local.test"), Domain.parse("both.test")),
+    relay_domains=(Domain.parse("relayed.test"), Domain.parse("kept.test"), Domain.parse("sent.test")),
+    users=(
+        User(Mailbox.parse("owner@local.test"), owns=(Domain.parse("kept.test"), Domain.parse("sent.test"))),
+        User(Mailbox.parse("other@local.test"), enabled=False, owns=(Domain.parse("kept.test"),)),
+    ),
+)
 ROUTES = [
     Route("Boss@Example.org", Discard()),
     Route("*.example.org", SmartHost("192.0.2.1", 2600)),
@@ -101,6 +111,9 @@ ROUTES = [
     Route("both.test", Discard()),
     Route("[192.0.2.7]", Discard()),
     Route("example.org", Discard()),  # never
+    Route("turned.test", Turn()),
+    Route("sent.test", SmartHost("host.sent.test")),
+    Route("vip@kept.test", Mx()),
 ]
 
 
@@ -121,6 +134,12 @@ ROUTES = [
         ("x@[192.0.2.8]", "mx:[192.0.2.8]", None),
         ("x@[IPv6:2001:db8::1]", "mx:[IPv6:2001:db8::1]", None),
         ("x@org", "mx:org", None),
+        ("x@turned.test", "turn:turned.test", 10),
+        ("x@relayed.test", "mx:relayed.test", None),
+        ("x@kept.test", "turn:kept.test", None),  # since somebody owns it
+        ("vip@kept.test", "mx:kept.test", 12),
+        ("x@sub.kept.test", "mx:sub.kept.test", None),
+        ("x@sent.test", "smtp:host.sent.test:25", 11),
     ],
 )
 def test_the_first_match_wins(address: str, lane: str, position: int | None) -> None:
@@ -128,6 +147,23 @@ def test_the_first_match_wins(address: str, lane: str, position: int | None) -> 
     assert found == lane
     if position is not None:
         assert route is ROUTES[position]
+
+
+@pytest.mark.parametrize(
+    ("domain", "lane", "next_hop"),
+    [
+        ("kept.test", "turn:kept.test", Turn()),
+        ("turned.test", "turn:turned.test", Turn()),
+        ("sent.test", "smtp:host.sent.test:25", SmartHost("host.sent.test")),
+        ("relayed.test", "mx:relayed.test", Mx()),
+        ("local.test", "maildir", MaildirHop()),
+    ],
+)
+def test_where_mail_for_a_domain_waits(domain: str, lane: str, next_hop: NextHop) -> None:
+    """Where each of its recipients would, so that what waits there is found."""
+    place, route = Router(ROUTES, DIRECTORY).place(Domain(domain))
+    assert (place, route.next_hop) == (Place(lane, Domain(domain)), next_hop)
+    assert Router(ROUTES, DIRECTORY).route(Mailbox.parse(f"somebody@{domain}"))[0] == lane
 
 
 def test_everything_to_one_place() -> None:

@@ -20,18 +20,18 @@ from typing import Any
 import pytest
 import uvloop
 
-from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Delivered, Failed, Job, Leased, Message, Outcome, Report, Row, Unit
-from pillarbox.engine.ports import Mailer, MxRecord, Network, Spool, SpoolBroken, SpoolCallback
+from pillarbox.engine.mail import Delivered, Failed, Job, Message, Outcome, Report, Row
+from pillarbox.engine.ports import Mailer, MxRecord, Network, Spool, SpoolBroken
 from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import SmtpMailer, Ways
 from pillarbox.net.sender import Deadlines
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedMx, ScriptedResolver
+from tests.making import HOSTNAME, NoSpool, turns
 
-HOSTNAME = Domain.parse("mx.example.test")
 IP = "192.0.2.1"
 TEXT = b"Subject: x\r\n\r\n.dot\r\nlast\r\n"
 DOT = b"\r\n.\r\n"
@@ -192,7 +192,7 @@ class Wires:
         await asyncio.get_running_loop().create_connection(factory, "127.0.0.1", server.port)
 
 
-class Bodies:
+class Bodies(NoSpool):
     """Meets the port Spool as far as a mailer asks it; `chunks` is the text of messages that are not in memory."""
 
     def __init__(self) -> None:
@@ -205,21 +205,6 @@ class Bodies:
                 raise chunk
             self.given += 1
             yield chunk
-
-    def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        raise NotImplementedError
-
-    def spill(self, message: MessageId, octets: bytes, done: SpoolCallback) -> None:
-        raise NotImplementedError
-
-    def unspill(self, message: MessageId) -> None:
-        raise NotImplementedError
-
-    async def lease(self, now: float, limit: int) -> list[Leased]:
-        raise NotImplementedError
-
-    async def next_due(self) -> float | None:
-        raise NotImplementedError
 
 
 # --- the client
@@ -295,7 +280,7 @@ class Office:
 
     async def close(self, grace: float) -> None:
         closing = asyncio.create_task(self.mailer.close(grace))
-        await turns()
+        await turns(10)
         self.clock.advance(grace)
         await closing
 
@@ -339,14 +324,6 @@ def run(made: Callable[[], Office], main: Callable[[Office], Coroutine[Any, Any,
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(opened())
-
-
-async def turns(count: int = 10) -> None:
-    loop = asyncio.get_running_loop()
-    for _ in range(count):
-        turn = loop.create_future()
-        loop.call_soon(turn.set_result, None)
-        await turn
 
 
 # --- scripts
@@ -403,6 +380,25 @@ def test_a_message_is_delivered_as_it_is(together: bool) -> None:
         ]
 
     run(lambda: office(OPENING[together] + talk(together=together, rcpt=("250 Ok", "251 Ok"))), main)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["in memory", "on the disk"])
+@both
+def test_a_message_that_is_forwarded_is_marked_by_who_forwards_it(together: bool, kept: bool) -> None:
+    """RFC 9228 §3; behind a list the reverse-path is its owner's (RFC 5321 §3.9.2)."""
+    mark = b"Delivered-To: team@example.test\r\n"
+    team, owner, far = map(Mailbox.parse, ("team@example.test", "team-owner@example.test", "a@far.example"))
+
+    async def main(here: Office) -> None:
+        here.bodies.chunks = (TEXT[:5], TEXT[5:])
+        given = message() if kept else message(None, size=len(TEXT))
+        work = Job(given, [Row(0, Recipient(far, team, owner))], "mx:far.example")
+        assert await here.carry(work) == [f"delivered {TAKEN}"]
+        talked = here.server.conversations[0]
+        assert talked.messages == [mark + TEXT]
+        assert talked.commands[1] == f"MAIL FROM:<team-owner@example.test> SIZE={len(mark) + len(TEXT)}"
+
+    run(lambda: office(OPENING[together] + talk(together=together)), main)
 
 
 def test_the_report_names_the_next_hop() -> None:

@@ -8,12 +8,18 @@ import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import BodyType
+from pillarbox.core.envelope import BodyType, Mode
 from pillarbox.core.reply import Reply
+from pillarbox.core.table import KNOWN
 from pillarbox.smtp.events import (
+    Atrn,
+    Authenticate,
+    AuthResponse,
     BodyChunk,
     BodyEnd,
     DataCommand,
+    Etrn,
+    Expand,
     Hello,
     Help,
     LocalProtocolError,
@@ -24,11 +30,12 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    Turn,
     Verify,
     Wait,
 )
 from pillarbox.smtp.framing import MAX_SWALLOWED
-from pillarbox.smtp.server import MAX_LINE, ServerConnection
+from pillarbox.smtp.server import MAX_AUTH, MAX_LINE, MAX_LINES, Offer, ServerConnection
 from pillarbox.smtp.states import SERVER, ServerState, Verb
 
 HOST = Domain.parse("mx.example.test")
@@ -74,6 +81,14 @@ EVENTS: dict[Verb, ServerEvent] = {
     V.QUIT: Quit(),
     V.VRFY: Verify("alice"),
     V.HELP: Help(""),
+    V.EXPN: Expand("staff"),
+    V.SEND: MailFrom(ALICE, 0, BodyType.SEVEN_BIT, Mode.SEND),
+    V.SOML: MailFrom(ALICE, 0, BodyType.SEVEN_BIT, Mode.SOML),
+    V.SAML: MailFrom(ALICE, 0, BodyType.SEVEN_BIT, Mode.SAML),
+    V.TURN: Turn(),
+    V.ETRN: Etrn(Domain("example.test"), below=False),
+    V.ATRN: Atrn((Domain("example.test"),)),
+    V.AUTH: Authenticate("PLAIN", b"\0a\0b"),
 }
 WAYS: dict[ServerState, list[tuple[bytes, Reply]]] = {
     S.START: [],
@@ -87,19 +102,23 @@ WAYS: dict[ServerState, list[tuple[bytes, Reply]]] = {
         (LINES[V.RCPT], r.RECIPIENT_OK),
         (LINES[V.DATA], r.START_DATA),
     ],
+    S.AUTH: [(LINES[V.EHLO], HELLO_OK), (b"AUTH PLAIN", r.AUTH_CONTINUE)],
+    S.SWAPPED: [(LINES[V.EHLO], HELLO_OK), (LINES[V.TURN], r.TURN_OK)],
+    S.NO_MAIL: [],
 }
 COMMAND_STATES = (S.START, S.READY, S.MAIL, S.REFUSED, S.RCPT)
+ALL_VERBS = frozenset(Verb) - {V.CONNECT, V.END_OF_DATA, V.UNKNOWN}
 
 
-def greeted() -> ServerConnection:
-    connection = ServerConnection(HOST)
-    assert connection.send(GREETING) == b"220 mx.example.test ESMTP\r\n"
+def greeted(reply: Reply = GREETING, offer: Offer | None = None) -> ServerConnection:
+    connection = ServerConnection(HOST, *([] if offer is None else [offer]))
+    assert connection.send(reply) == reply.wire
     return connection
 
 
-def at(state: ServerState) -> ServerConnection:
+def at(state: ServerState, offer: Offer | None = None) -> ServerConnection:
     """A connection in that state, by honest means."""
-    connection = greeted()
+    connection = greeted(r.no_mail_greeting("mx.example.test") if state is S.NO_MAIL else GREETING, offer)
     for line, reply in WAYS[state]:
         put(connection, line)
         connection.send(reply)
@@ -121,14 +140,18 @@ def answers(connection: ServerConnection, reply: Callable[[ServerEvent], Reply |
 
 # --- the table, as RFC 5321 §4.1.4 has it
 
-OK, SEQUENCE, UNKNOWN_TO_US = "ok", 503, 502
-MATRIX: dict[ServerState, dict[Verb, str | int]] = {
-    S.START: {V.MAIL: 503, V.RCPT: 503, V.DATA: 503},
-    S.READY: {V.RCPT: 503, V.DATA: 503},
-    S.MAIL: {V.MAIL: 503, V.DATA: 503},
-    S.REFUSED: {V.MAIL: 503, V.DATA: 554},  # RFC 5321 §3.3: no valid recipients
-    S.RCPT: {V.MAIL: 503},
+MATRIX: dict[ServerState, dict[Verb, Reply]] = {
+    S.START: {
+        verb: r.NEED_HELO for verb in (V.MAIL, V.RCPT, V.DATA, V.SEND, V.SOML, V.SAML, V.AUTH, V.TURN, V.ATRN, V.ETRN)
+    },
+    S.READY: {V.RCPT: r.NEED_MAIL, V.DATA: r.NEED_MAIL},
+    S.MAIL: {V.DATA: r.NEED_RCPT},
+    S.REFUSED: {V.DATA: r.NO_VALID_RECIPIENTS},  # RFC 5321 §3.3
+    S.RCPT: {},
 }
+for opened in (S.MAIL, S.REFUSED, S.RCPT):
+    MATRIX[opened] |= dict.fromkeys((V.MAIL, V.SEND, V.SOML, V.SAML), r.NESTED_MAIL)
+    MATRIX[opened] |= dict.fromkeys((V.AUTH, V.TURN, V.ATRN, V.ETRN), r.IN_TRANSACTION)
 
 
 @pytest.mark.parametrize("verb", LINES, ids=str)
@@ -136,34 +159,69 @@ MATRIX: dict[ServerState, dict[Verb, str | int]] = {
 def test_every_command_in_every_state(state: ServerState, verb: Verb) -> None:
     connection = at(state)
     event = put(connection, LINES[verb])
-    expected = MATRIX[state].get(verb, OK if verb in EVENTS else UNKNOWN_TO_US)
-    if expected == OK:
+    refusal = MATRIX[state].get(verb) if verb in EVENTS else r.NOT_IMPLEMENTED
+    if refusal is None:
         assert event == EVENTS[verb]
         assert verb in SERVER[state]
         return
-    assert isinstance(event, Refused)
-    assert event.verb is verb
-    assert event.reply.code == expected
+    assert event == Refused(verb, refusal)
     assert verb not in SERVER[state]
-    connection.send(event.reply)
+    connection.send(refusal)
     assert connection.state is state
     assert put(connection, b"NOOP") == Noop()
+    assert connection.unlisted is None
 
 
-@pytest.mark.parametrize("verb", [verb for verb in Verb if verb not in (V.CONNECT, V.END_OF_DATA)], ids=str)
-def test_no_command_is_left_out(verb: Verb) -> None:
-    assert verb in LINES
+def test_no_command_is_left_out() -> None:
+    assert set(LINES) == ALL_VERBS
+
+
+@pytest.mark.parametrize("verb", [*LINES, V.UNKNOWN], ids=str)
+@pytest.mark.parametrize("fault", ["no argument", "a wrong one", "too long", "too long by far", "a bare octet"])
+@pytest.mark.parametrize("state", [*COMMAND_STATES, S.NO_MAIL], ids=str)
+def test_bad_input_in_every_state(state: ServerState, fault: str, verb: Verb) -> None:
+    """Whatever is wrong, the reply is one that the reply table knows for the command, and the connection lives on."""
+    word = verb.value.encode() if verb is not V.UNKNOWN else b"WIZ"
+    line = {
+        "no argument": word,
+        "a wrong one": word + b" FROM:<@> TO: ,, \xff",
+        "too long": word + b" " + b"x" * MAX_LINES.get(verb, MAX_LINE),
+        "too long by far": word + b" " + b"x" * 70_000,
+        "a bare octet": word + b" a\nb",
+    }[fault]
+    connection = at(state)
+    event = put(connection, line)
+    assert not isinstance(event, Wait)
+    if not isinstance(event, Refused):
+        assert verb in SERVER[state] and (fault == "no argument" or (fault, verb) == ("a wrong one", V.NOOP))
+        return
+    assert event.verb is verb
+    if fault in ("no argument", "a wrong one"):
+        assert event.reply.code in (500, 501, 502, 503, 521, 554)
+    else:
+        assert event.reply.code == 500
+    assert event.reply.code in KNOWN[verb.value]
+    connection.send(event.reply)
+    assert (connection.state, connection.unlisted) == (after_refusal(state, verb), None)
+    assert isinstance(put(connection, b"QUIT"), Quit)
+
+
+def after_refusal(state: ServerState, verb: Verb) -> ServerState:
+    return S.REFUSED if (state, verb) == (S.MAIL, V.RCPT) else state
 
 
 REPLIES = {2: r.RESET_OK, 3: r.START_DATA, 4: TEMPORARY, 5: r.NO_SUCH_USER}
 FOLLOWING: list[tuple[ServerState, Verb, dict[int, ServerState]]] = [
     *((state, verb, {2: S.READY}) for state in COMMAND_STATES for verb in (V.HELO, V.EHLO)),
-    *((state, verb, {}) for state in COMMAND_STATES for verb in (V.NOOP, V.VRFY, V.HELP)),
+    *((state, verb, {}) for state in COMMAND_STATES for verb in (V.NOOP, V.VRFY, V.EXPN, V.HELP)),
     *((state, V.QUIT, {2: S.CLOSED}) for state in COMMAND_STATES),
     (S.START, V.RSET, {}),
     (S.READY, V.RSET, {}),
     *((state, V.RSET, {2: S.READY}) for state in (S.MAIL, S.REFUSED, S.RCPT)),
-    (S.READY, V.MAIL, {2: S.MAIL}),
+    *((S.READY, verb, {2: S.MAIL}) for verb in (V.MAIL, V.SEND, V.SOML, V.SAML)),
+    (S.READY, V.AUTH, {3: S.AUTH}),
+    (S.READY, V.ETRN, {}),
+    *((S.READY, verb, {2: S.SWAPPED}) for verb in (V.TURN, V.ATRN)),
     (S.MAIL, V.RCPT, {2: S.RCPT, 4: S.REFUSED, 5: S.REFUSED}),
     (S.REFUSED, V.RCPT, {2: S.RCPT}),
     (S.RCPT, V.RCPT, {}),
@@ -176,7 +234,10 @@ FOLLOWING: list[tuple[ServerState, Verb, dict[int, ServerState]]] = [
 def test_the_state_that_follows(state: ServerState, verb: Verb, following: dict[int, ServerState], klass: int) -> None:
     connection = at(state)
     assert put(connection, LINES[verb]) == EVENTS[verb]
-    assert connection.send(REPLIES[klass]) == REPLIES[klass].wire
+    reply = REPLIES[klass]
+    if verb in (V.HELO, V.EHLO):
+        reply = reply.bare  # RFC 2034 §4
+    assert connection.send(REPLIES[klass]) == reply.wire
     assert connection.state is following.get(klass, state)
 
 
@@ -204,7 +265,8 @@ def test_after_the_message(reply: Reply) -> None:
         (r.CONNECT_TOO_MANY, S.CLOSED),
         (r.CONNECT_CLOSING, S.CLOSED),
         (Reply(421, None, ("later",)), S.CLOSED),
-        (Reply(554, None, ("no",)), S.CLOSED),
+        (r.no_mail_greeting("mx.example.test"), S.NO_MAIL),  # RFC 7504 §3
+        (Reply(554, None, ("no",)), S.NO_MAIL),  # RFC 5321 §3.1
     ],
 )
 def test_greetings(reply: Reply, state: ServerState) -> None:
@@ -263,15 +325,16 @@ def test_an_answer_that_nobody_waits_for(state: ServerState) -> None:
         (b"DATA ", Refused(V.DATA, r.NEED_MAIL)),
         (b"RSET ", Reset()),
         (b"rset", Reset()),
-        (b"", Refused(None, r.UNRECOGNISED)),
-        (b" ", Refused(None, r.UNRECOGNISED)),
-        (b" NOOP", Refused(None, r.UNRECOGNISED)),
-        (b"NOOPS", Refused(None, r.UNRECOGNISED)),
-        (b"MAILFROM:<>", Refused(None, r.UNRECOGNISED)),
-        (b"GET / HTTP/1.1", Refused(None, r.UNRECOGNISED)),
-        (b"\xff\xfe", Refused(None, r.UNRECOGNISED)),
-        (b".", Refused(None, r.UNRECOGNISED)),
-        (b"connect", Refused(None, r.UNRECOGNISED)),
+        (b"", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b" ", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b" NOOP", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b"NOOPS", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b"MAILFROM:<>", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b"GET / HTTP/1.1", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b"\xff\xfe", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b".", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b"connect", Refused(V.UNKNOWN, r.UNRECOGNISED)),
+        (b"UNKNOWN", Refused(V.UNKNOWN, r.UNRECOGNISED)),
         (b"STARTTLS x", Refused(V.STARTTLS, r.NOT_IMPLEMENTED)),
     ],
 )
@@ -279,7 +342,7 @@ def test_verbs(line: bytes, event: ServerEvent) -> None:
     assert put(at(S.READY), line) == event
 
 
-@pytest.mark.parametrize("line", [b"HELP", b"NOOP", b"VRFY x", b"RSET"])
+@pytest.mark.parametrize("line", [b"HELP", b"NOOP", b"VRFY x", b"EXPN x", b"RSET"])
 def test_what_must_work_before_ehlo(line: bytes) -> None:
     """RFC 5321 §4.1.4: "not return a 503 code"."""
     event = put(at(S.START), line)
@@ -415,7 +478,8 @@ def test_the_second_bare_octet_closes(octet: bytes, frame: bytes) -> None:
     events = []
     for event in answers(connection, lambda event: event.reply if isinstance(event, Refused) else r.NOOP_OK):
         events.append(event)
-    assert events == [Refused(None, r.BAD_OCTET), Noop(), Refused(None, r.TOO_MUCH_GARBAGE)]
+    verb = V.HELP if frame.startswith(b"HELP") else V.UNKNOWN
+    assert events == [Refused(verb, r.BAD_OCTET), Noop(), Refused(verb, r.TOO_MUCH_GARBAGE)]
     assert connection.closed
 
 
@@ -428,70 +492,215 @@ def test_lf_does_not_end_a_command() -> None:
 # --- the bounds (RFC 5321 §4.5.3.1.4)
 
 
+HEADS: dict[Verb, bytes] = {
+    V.RCPT: b"RCPT TO:<alice@example.test> ",
+    **{verb: verb.value.encode() + b" FROM:<alice@example.test> " for verb in (V.MAIL, V.SEND, V.SOML, V.SAML)},
+}
+SPACED = frozenset((V.DATA, V.RSET, V.QUIT, V.TURN, *HEADS))
+
+
 def _padded(verb: Verb, length: int) -> bytes:
     """A command of so many octets with its CRLF."""
-    if verb is V.MAIL:
-        line = b"MAIL FROM:<alice@example.test> "
-    elif verb is V.RCPT:
-        line = b"RCPT TO:<alice@example.test> "
-    else:
-        line = verb.value.encode() + b" "
-    filler = b" " if verb in (V.MAIL, V.RCPT, V.DATA, V.RSET, V.QUIT) else b"x"
-    return line + filler * (length - 2 - len(line)) + b"\r\n"
+    line = HEADS.get(verb, verb.value.encode() + b" ")
+    if verb is V.AUTH:
+        line += b"PLAIN "
+    return line + (b" " if verb in SPACED else b"x") * (length - 2 - len(line)) + b"\r\n"
 
 
-BOUNDS = {V.MAIL: MAX_LINE + 26 + 17}  # RFC 1870 §3, RFC 6152 §2
+# RFC 1870 §3, RFC 6152 §2, RFC 4954 §5; RFC 4954 §4
+BOUNDS = {**dict.fromkeys((V.MAIL, V.SEND, V.SOML, V.SAML), MAX_LINE + 26 + 17 + 500), V.AUTH: MAX_AUTH}
+ENOUGH = {V.RCPT: S.MAIL, V.DATA: S.RCPT}
 
 
-@pytest.mark.parametrize("verb", [verb for verb in EVENTS if verb not in (V.HELO, V.EHLO)], ids=str)
+@pytest.mark.parametrize("verb", [verb for verb in EVENTS if verb not in (V.HELO, V.EHLO, V.ATRN, V.ETRN)], ids=str)
 def test_the_longest_line_and_one_octet_more(verb: Verb) -> None:
     bound = BOUNDS.get(verb, MAX_LINE)
-    state = {V.MAIL: S.READY, V.RCPT: S.MAIL}.get(verb, S.RCPT)
-    connection = at(state)
+    connection = at(ENOUGH.get(verb, S.READY))
     connection.receive_data(_padded(verb, bound))
-    assert type(connection.next_event()) is type(EVENTS[verb])
-    connection = at(state)
-    connection.receive_data(_padded(verb, bound + 1) + b"NOOP\r\n")
     event = connection.next_event()
-    assert isinstance(event, Refused)
-    assert event.reply == r.LINE_TOO_LONG
-    connection.send(event.reply)
+    if verb is V.AUTH:
+        assert event == Refused(V.AUTH, r.AUTH_BASE64)  # read, and found to be no base64
+    else:
+        assert type(event) is type(EVENTS[verb])
+    connection = at(ENOUGH.get(verb, S.READY))
+    connection.receive_data(_padded(verb, bound + 1) + b"NOOP\r\n")
+    reply = r.AUTH_LINE_TOO_LONG if verb is V.AUTH else r.LINE_TOO_LONG
+    assert connection.next_event() == Refused(verb, reply)
+    connection.send(reply)
     assert connection.next_event() == Noop()
 
 
-@pytest.mark.parametrize("verb", [V.HELO, V.EHLO, V.BDAT, V.AUTH, V.TURN], ids=str)
-@pytest.mark.parametrize("length", [MAX_LINE + 1, MAX_LINE + 43, MAX_LINE + 44, 5000])
+@pytest.mark.parametrize("verb", [V.HELO, V.EHLO, V.BDAT, V.STARTTLS, V.TURN, V.ATRN, V.ETRN], ids=str)
+@pytest.mark.parametrize("length", [MAX_LINE + 1, MAX_LINE + 43, MAX_LINE + 44, 5000, MAX_AUTH, MAX_AUTH + 1])
 def test_lines_too_long(verb: Verb, length: int) -> None:
     connection = at(S.READY)
     connection.receive_data(_padded(verb, length))
-    event = connection.next_event()
-    assert isinstance(event, Refused)
-    assert event.reply == r.LINE_TOO_LONG
-    connection.send(event.reply)
+    assert connection.next_event() == Refused(verb, r.LINE_TOO_LONG)
+    connection.send(r.LINE_TOO_LONG)
     assert connection.state is S.READY
 
 
-@pytest.mark.parametrize("length", [MAX_LINE + 1, MAX_LINE + 100, 5000])
+@pytest.mark.parametrize("length", [MAX_LINE + 1, MAX_LINE + 100, 5000, MAX_AUTH + 1])
 def test_a_line_too_long_with_no_verb(length: int) -> None:
     connection = at(S.START)
     connection.receive_data(b"x" * (length - 2) + b"\r\n")
-    assert connection.next_event() == Refused(None, r.LINE_TOO_LONG)
+    assert connection.next_event() == Refused(V.UNKNOWN, r.LINE_TOO_LONG)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 16, MAX_LINE, MAX_AUTH - 1, MAX_AUTH, MAX_AUTH + 1, 13_000])
+def test_the_verb_of_a_line_too_long_is_known_wherever_it_is_cut(cut: int) -> None:
+    connection = at(S.READY)
+    octets = _padded(V.MAIL, 14_000)
+    connection.receive_data(octets[:cut])
+    event = connection.next_event()
+    connection.receive_data(octets[cut:])
+    assert (event, connection.next_event()) == (Wait.NEED_DATA, Refused(V.MAIL, r.LINE_TOO_LONG))
 
 
 def test_an_unknown_verb_just_short_enough() -> None:
-    assert put(at(S.START), b"x" * (MAX_LINE - 2)) == Refused(None, r.UNRECOGNISED)
+    assert put(at(S.START), b"x" * (MAX_LINE - 2)) == Refused(V.UNKNOWN, r.UNRECOGNISED)
 
 
-@pytest.mark.parametrize("state", COMMAND_STATES, ids=str)
-def test_a_line_without_end_closes(state: ServerState) -> None:
+@pytest.mark.parametrize("start", [b"", b"VRFY "])
+@pytest.mark.parametrize("state", [*COMMAND_STATES, S.NO_MAIL, S.AUTH], ids=str)
+def test_a_line_without_end_closes(state: ServerState, start: bytes) -> None:
     connection = at(state)
+    connection.receive_data(start)
     event: ServerEvent | Wait = Wait.NEED_DATA
     for _ in range(MAX_SWALLOWED // 65536 + 2):
         connection.receive_data(b"x" * 65536)
         event = connection.next_event()
-        assert len(connection.input) <= 2 * MAX_LINE
+        assert len(connection.input) <= MAX_AUTH
         if event is not Wait.NEED_DATA:
             break
-    assert event == Refused(None, r.TOO_MUCH_GARBAGE)
+    verb = V.AUTH if state is S.AUTH else V.VRFY if start else V.UNKNOWN
+    assert event == Refused(verb, r.TOO_MUCH_GARBAGE)
     connection.send(r.TOO_MUCH_GARBAGE)
+    assert connection.closed and connection.unlisted is None
+
+
+# --- AUTH (RFC 4954 §4)
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        (b"AGEAYg==", AuthResponse(b"\0a\0b")),
+        (b"", AuthResponse(b"")),
+        (b"*", AuthResponse(None)),
+        (b"=", Refused(V.AUTH, r.AUTH_BASE64)),
+        (b"* ", Refused(V.AUTH, r.AUTH_BASE64)),
+        (b"AGEAYg", Refused(V.AUTH, r.AUTH_BASE64)),
+        (b"AGEA\nYg==", Refused(V.AUTH, r.AUTH_BASE64)),
+        (b"QUIT", AuthResponse(b"A\x42\x13")),  # a response, whatever it looks like
+        (b"NOOP please", Refused(V.AUTH, r.AUTH_BASE64)),
+        (b"\xff\0", Refused(V.AUTH, r.AUTH_BASE64)),
+    ],
+)
+def test_responses(line: bytes, event: ServerEvent) -> None:
+    assert put(at(S.AUTH), line) == event
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [
+        (r.AUTHENTICATED, S.READY),
+        (r.AUTH_FAULT, S.READY),
+        (r.AUTH_FAILED, S.READY),
+        (r.AUTH_CONTINUE, S.AUTH),
+        (r.TOO_MANY_ERRORS, S.CLOSED),
+    ],
+    ids=str,
+)
+def test_after_a_response(reply: Reply, state: ServerState) -> None:
+    connection = at(S.AUTH)
+    put(connection, b"AGEAYg==")
+    connection.send(reply)
+    assert (connection.state, connection.unlisted) == (state, None)
+
+
+def test_the_longest_response_and_one_octet_more() -> None:
+    connection = at(S.AUTH)
+    longest = b"A" * (MAX_AUTH - 4)
+    assert isinstance(put(connection, longest), AuthResponse)
+    connection = at(S.AUTH)
+    assert put(connection, longest + b"AAA") == Refused(V.AUTH, r.AUTH_LINE_TOO_LONG)
+    connection.send(r.AUTH_LINE_TOO_LONG)
+    assert put(connection, b"NOOP") == Noop()
+
+
+# --- a host that takes no mail (RFC 7504 §3)
+
+
+@pytest.mark.parametrize("verb", [*(verb for verb in LINES if verb is not V.QUIT), V.UNKNOWN], ids=str)
+def test_nothing_but_quit_is_obeyed(verb: Verb) -> None:
+    connection = at(S.NO_MAIL)
+    assert put(connection, LINES.get(verb, b"WIZ")) == Refused(verb, r.NO_MAIL_HERE)
+    wire = connection.send(r.NO_MAIL_HERE)
+    assert wire == (r.NO_MAIL_HERE.bare if verb in (V.HELO, V.EHLO) else r.NO_MAIL_HERE).wire
+    assert (connection.state, connection.unlisted) == (S.NO_MAIL, None)
+    assert put(connection, b"QUIT") == Quit()
+    connection.send(r.BYE)
     assert connection.closed
+
+
+# --- TURN and ATRN
+
+
+@pytest.mark.parametrize("line", [LINES[V.TURN], LINES[V.ATRN], b"ATRN"])
+def test_behind_the_swap_nothing_is_read(line: bytes) -> None:
+    connection = at(S.READY)
+    connection.receive_data(line + b"\r\n220 we are the server now\r\nQUIT\r\n")
+    assert isinstance(connection.next_event(), Turn | Atrn)
+    connection.send(r.TURN_OK)
+    assert connection.state is S.SWAPPED
+    assert connection.next_event() is Wait.PAUSED
+    assert connection.input.take_all() == b"220 we are the server now\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("reply", [r.TURN_NOTHING_OWNED, r.TURN_FAULT, r.AUTH_NEEDED], ids=str)
+def test_a_refused_turn_swaps_nothing(reply: Reply) -> None:
+    connection = at(S.READY)
+    put(connection, b"TURN")
+    connection.send(reply)
+    assert put(connection, LINES[V.MAIL]) == EVENTS[V.MAIL]
+    assert connection.unlisted is None
+
+
+# --- what a service offers
+
+
+WITHHELD = [
+    (state, verb)
+    for state in COMMAND_STATES
+    for verb in EVENTS
+    if not any(line.startswith(verb.value.encode()) for line, _ in WAYS[state])  # else nobody comes there
+]
+
+
+@pytest.mark.parametrize(("state", "verb"), WITHHELD, ids=str)
+def test_a_command_withheld(state: ServerState, verb: Verb) -> None:
+    connection = at(state, Offer(frozenset((verb,))))
+    assert put(connection, LINES[verb]) == Refused(verb, r.NOT_IMPLEMENTED)
+    connection.send(r.NOT_IMPLEMENTED)
+    assert connection.state is after_refusal(state, verb)
+
+
+def test_an_offer() -> None:
+    offer = Offer(frozenset((V.EXPN, V.SEND)))
+    assert not any(map(offer.has, (V.EXPN, V.SEND, V.BDAT, V.STARTTLS)))
+    assert offer.has(V.VRFY) and offer.has(V.SOML)
+    assert put(at(S.READY, offer), b"EXPN staff") == Refused(V.EXPN, r.NOT_IMPLEMENTED)
+    assert put(at(S.READY), b"EXPN staff") == Expand("staff")
+
+
+# --- replies that the reply table does not know
+
+
+def test_a_reply_that_the_table_does_not_know_is_noticed() -> None:
+    for reply, noticed in ((QUEUED, None), (r.MAILBOX_FULL, f"{r.MAILBOX_FULL} to NOOP")):  # the code counts
+        connection = at(S.READY)
+        put(connection, b"NOOP")
+        assert connection.send(reply) == reply.wire
+        assert connection.unlisted == noticed
+        assert put(connection, b"NOOP") == Noop()

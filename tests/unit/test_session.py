@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import BodyType, Recipient
+from pillarbox.core.envelope import BodyType, Mode, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import Reply
-from pillarbox.engine.ids import IdSource, id_at
+from pillarbox.engine.directory import Announced, MailingList, Snapshot
+from pillarbox.engine.ids import id_at
 from pillarbox.engine.intake import MAX_HOPS, PIECE, SMALL
-from pillarbox.engine.ports import (
-    Accepted,
-    Circular,
-    Directory,
-    NoSuchUser,
-    NotLocal,
-    Resolution,
-    SpoolBroken,
-    SpoolError,
-    SpoolFull,
-)
-from pillarbox.engine.session import Accept, Drop, Question, Service, Session, Spill
-from pillarbox.sim.clock import VirtualClock
+from pillarbox.engine.ports import Audience, Moved, SpoolBroken, SpoolError, SpoolFull, User
+from pillarbox.engine.questions import Accept, Drop, Login, Question, Spill
+from pillarbox.engine.service import AuthOffer, Service
+from pillarbox.engine.session import Session
 from pillarbox.smtp.events import (
+    Authenticate,
     BodyChunk,
     BodyEnd,
     DataCommand,
     Hello,
-    Help,
     MailFrom,
     Noop,
     Quit,
@@ -43,66 +34,58 @@ from pillarbox.smtp.events import (
     ServerEvent,
     Verify,
 )
+from pillarbox.smtp.sasl import Credentials, plain
 from pillarbox.smtp.states import Verb
+from tests.making import NOW, box, make_service
 
 LOCAL = Domain.parse("example.test")
 HOST = Domain.parse("mx.example.test")
 CLIENT = "192.0.2.7"
 TRUSTED = "198.51.100.7"
-NOW = 1_700_000_000.0
-
-
-def box(text: str) -> Mailbox:
-    return Mailbox.parse(text)
-
-
 ALICE, BOB, CAROL = map(box, ("alice@example.test", "bob@example.test", "carol@elsewhere.example"))
+DAVE, ERIN, FRANK = map(box, ("dave@example.test", "erin@example.test", "frank@example.test"))
+TEAM, STAFF, INNER = map(box, ("team@example.test", "staff@example.test", "inner@example.test"))
+PEOPLE = (
+    User(ALICE, "Alice Liddell", owns=(Domain("kept.example"), Domain("sub.kept.example"))),
+    User(BOB, "Bob Dodgson"),
+    User(DAVE, "Dave Gryphon", enabled=False),
+    User(ERIN, "Erin Hatter", quota=1000, soft_quota=800),
+    User(FRANK, "Frank Hare", quota=1000),
+    User(box("op@example.test"), "Operator", operator=True),
+)
 
-
-@dataclass
-class FakeDirectory:
-    """Meets the port Directory."""
-
-    known: Mapping[Mailbox, Resolution] = field(default_factory=dict)
-
-    def resolve(self, address: Mailbox) -> Resolution:
-        if address.domain != LOCAL:
-            return NotLocal()
-        return self.known.get(address, NoSuchUser())
-
-    def is_local(self, domain: Domain) -> bool:
-        return domain == LOCAL
-
-
-DIRECTORY: Directory = FakeDirectory(
-    {
-        ALICE: Accepted((ALICE,)),
-        BOB: Accepted((BOB,)),
-        box("both@example.test"): Accepted((ALICE, BOB)),
-        box("also-alice@example.test"): Accepted((ALICE,)),
-        box("away@example.test"): Accepted((CAROL,)),
-        box("round@example.test"): Circular(),
-        box("many@example.test"): Accepted(tuple(box(f"u{number}@example.test") for number in range(999))),
-        **{(one := box(f"n{number}@example.test")): Accepted((one,)) for number in range(1001)},
-    }
+DIRECTORY = Snapshot(
+    domains=(LOCAL,),
+    relay_domains=(Domain("relayed.example"), Domain("kept.example"), Domain("sub.kept.example")),
+    users=(
+        *PEOPLE,
+        *(User(box(f"u{number}@example.test")) for number in range(999)),
+        *(User(box(f"n{number}@example.test")) for number in range(1001)),
+    ),
+    aliases={
+        box("both@example.test"): (ALICE, BOB),
+        box("also-alice@example.test"): (ALICE,),
+        box("also-erin@example.test"): (ERIN,),
+        box("away@example.test"): (CAROL,),
+        box("round@example.test"): (box("round@example.test"),),
+        box("many@example.test"): tuple(box(f"u{number}@example.test") for number in range(999)),
+    },
+    forwards={
+        box("told@example.test"): Announced((CAROL,)),
+        box("moved@example.test"): Moved(CAROL),
+    },
+    lists={
+        TEAM: MailingList((ALICE, CAROL), post=Audience.MEMBERS),
+        STAFF: MailingList((ALICE, BOB), post=Audience.AUTHENTICATED),
+        INNER: MailingList((TEAM, STAFF)),
+    },
+    hostname=HOST,
 )
 
 
-def service(**changes: object) -> Service:
-    clock = VirtualClock(NOW)
-    made = Service(
-        listener="mx",
-        hostname=HOST,
-        hostname_configured=True,
-        message_size=1_000_000,
-        recipients=1000,
-        errors=20,
-        relay_networks=(ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
-        directory=DIRECTORY,
-        clock=clock,
-        ids=IdSource(clock),
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
+def service(**changes: Any) -> Service:
+    networks = (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32"))
+    return make_service(**{"relay_networks": networks, "directory": DIRECTORY, **changes})
 
 
 Answer = Reply | Question | None
@@ -112,8 +95,10 @@ def hello(name: str = "client.example", *, extended: bool = True) -> Hello:
     return Hello(name, extended)
 
 
-def mail(sender: Mailbox | None = BOB, size: int = 0, body_type: BodyType = BodyType.SEVEN_BIT) -> MailFrom:
-    return MailFrom(sender, size, body_type)
+def mail(
+    sender: Mailbox | None = BOB, size: int = 0, body_type: BodyType = BodyType.SEVEN_BIT, mode: Mode = Mode.MAIL
+) -> MailFrom:
+    return MailFrom(sender, size, body_type, mode)
 
 
 def play(session: Session, *events: ServerEvent) -> Answer:
@@ -124,13 +109,27 @@ def play(session: Session, *events: ServerEvent) -> Answer:
     return answer
 
 
-def ready(peer: str = CLIENT, **changes: object) -> Session:
+def ready(peer: str = CLIENT, **changes: Any) -> Session:
     session = Session(service(**changes), peer)
     play(session, hello())
     return session
 
 
-def receiving(*recipients: Mailbox, peer: str = CLIENT, **changes: object) -> Session:
+def log_in(session: Session, user: User | None = PEOPLE[0]) -> Answer:
+    """By AUTH PLAIN; None: the password is wrong."""
+    question = session.handle(Authenticate("PLAIN", plain(Credentials("name", "password"))))
+    assert isinstance(question, Login)
+    return session.answer(user)
+
+
+def known(user: User = PEOPLE[0], peer: str = CLIENT, **changes: Any) -> Session:
+    """A session whose client has authenticated."""
+    session = ready(peer, **{"auth": AuthOffer.CLEAR, **changes})
+    assert log_in(session, user) == r.AUTHENTICATED
+    return session
+
+
+def receiving(*recipients: Mailbox, peer: str = CLIENT, **changes: Any) -> Session:
     session = ready(peer, **changes)
     assert play(session, mail(), *map(RcptTo, recipients or (ALICE,))) == r.RECIPIENT_OK
     assert session.handle(DataCommand()) == r.START_DATA
@@ -159,25 +158,13 @@ def spill(answer: Answer) -> Spill:
         (Verify("alice"), r.CANNOT_VERIFY),
         (Verify("nobody at all"), r.CANNOT_VERIFY),
         (Refused(Verb.RCPT, r.NEED_MAIL), r.NEED_MAIL),
-        (Refused(None, r.UNRECOGNISED), r.UNRECOGNISED),
+        (Refused(Verb.UNKNOWN, r.UNRECOGNISED), r.UNRECOGNISED),
     ],
 )
 def test_simple_replies(event: ServerEvent, reply: Reply) -> None:
     session = Session(service(), CLIENT)
     assert session.handle(event) == reply
     assert session.between_transactions
-
-
-def test_help_names_the_commands() -> None:
-    answer = play(ready(), Help(""))
-    assert isinstance(answer, Reply)
-    assert answer.code == 214
-    assert all(verb in answer.lines[0] for verb in ("MAIL", "RCPT", "VRFY"))
-
-
-def test_vrfy_reveals_nothing() -> None:
-    """RFC 5321 §7.3."""
-    assert r.CANNOT_VERIFY.code == 252
 
 
 # --- HELO and EHLO
@@ -189,7 +176,7 @@ def test_ehlo_lists_what_is_offered() -> None:
     assert answer.code == 250
     assert answer.enhanced is None
     assert answer.lines[0] == "mx.example.test"
-    assert set(answer.lines[1:]) == {"PIPELINING", "SIZE 12345", "8BITMIME", "ENHANCEDSTATUSCODES", "HELP"}
+    assert set(answer.lines[1:]) == {"PIPELINING", "SIZE 12345", "8BITMIME", "ENHANCEDSTATUSCODES", "EXPN", "HELP"}
 
 
 def test_helo_gets_one_line() -> None:
@@ -378,10 +365,17 @@ def test_whom_the_received_field_names(recipients: tuple[Mailbox, ...], clause: 
     assert (clause in content) if clause else (b"for <" not in content)
 
 
-@pytest.mark.parametrize(("extended", "protocol"), [(True, "ESMTP"), (False, "SMTP")])
-def test_the_protocol_in_the_trace(extended: bool, protocol: str) -> None:
-    session = ready()
-    play(session, hello(extended=extended), mail(None, body_type=BodyType.EIGHT_BIT_MIME), RcptTo(ALICE), DataCommand())
+@pytest.mark.parametrize(
+    ("extended", "authenticated", "protocol"),
+    [(True, False, "ESMTP"), (False, False, "SMTP"), (True, True, "ESMTPA"), (False, True, "ESMTPA")],
+)
+def test_the_protocol_in_the_trace(extended: bool, authenticated: bool, protocol: str) -> None:
+    """RFC 3848; AUTH needs no second EHLO behind it."""
+    session = ready(auth=AuthOffer.CLEAR)
+    session.handle(hello(extended=extended))
+    if authenticated:
+        log_in(session)
+    play(session, mail(None, body_type=BodyType.EIGHT_BIT_MIME), RcptTo(ALICE), DataCommand())
     message = accept(session.handle(BodyEnd(b"\r\n", bare=False))).message
     assert message.protocol == protocol
     assert message.content is not None
@@ -524,19 +518,114 @@ def test_a_message_that_is_being_dropped_is_not_dropped_twice() -> None:
     assert session.abandon() is None
 
 
+# --- the odd pairs of the classical table
+
+
+@pytest.mark.parametrize(
+    ("event", "strict", "classic"),
+    [
+        (Noop(), r.NOOP_OK, r.NOOP_CLASSIC),
+        (Reset(), r.RESET_OK, r.RESET_CLASSIC),
+        (
+            Refused(Verb.RSET, r.NO_ARGUMENT_ALLOWED, r.UNKNOWN_PARAMETER_OF_COMMAND),
+            r.NO_ARGUMENT_ALLOWED,
+            r.UNKNOWN_PARAMETER_OF_COMMAND,
+        ),
+        (Refused(Verb.RSET, r.NO_ARGUMENT_ALLOWED), r.NO_ARGUMENT_ALLOWED, r.NO_ARGUMENT_ALLOWED),
+        (Quit(), r.BYE, r.BYE),
+    ],
+)
+def test_the_odd_pairs(event: ServerEvent, strict: Reply, classic: Reply) -> None:
+    """RFC 876."""
+    assert ready().handle(event) == strict
+    assert ready(classic=True).handle(event) == classic
+
+
+def test_the_odd_reset_resets() -> None:
+    session = ready(classic=True)
+    play(session, mail(), RcptTo(ALICE), Reset())
+    assert session.between_transactions
+
+
+# --- the bound on transactions
+
+
+def test_too_many_transactions() -> None:
+    session = ready(transactions=3)
+    for _ in range(3):
+        assert play(session, mail(), RcptTo(ALICE)) == r.RECIPIENT_OK
+        session.handle(Reset())
+    assert session.handle(mail()) == r.TOO_MANY_TRANSACTIONS
+    assert r.TOO_MANY_TRANSACTIONS.closes
+
+
+def test_transactions_that_did_not_begin_do_not_count() -> None:
+    session = ready(transactions=1, message_size=100)
+    assert [session.handle(mail(size=101)) for _ in range(5)] == [r.TOO_BIG] * 5
+    assert session.handle(mail()) == r.SENDER_OK
+    assert play(session, Reset(), mail()) == r.TOO_MANY_TRANSACTIONS
+
+
+# --- the bound on probes (RFC 5321 §7.3)
+
+
+@pytest.mark.parametrize("address", ["nobody@example.test", "dave@example.test", "moved@example.test", "x@far.example"])
+def test_a_refused_recipient_is_a_probe(address: str) -> None:
+    session = ready(probes=2)
+    session.handle(mail())
+    first = session.handle(RcptTo(box(address)))
+    assert isinstance(first, Reply) and first.code in (550, 551)
+    assert session.handle(RcptTo(box("nobody@example.test"))) == r.NO_SUCH_USER
+    assert session.handle(RcptTo(box(address))) == r.TOO_MANY_PROBES
+
+
+@pytest.mark.parametrize("event", [Reset(), hello(), hello(extended=False)], ids=["RSET", "EHLO", "HELO"])
+def test_recipients_that_got_no_message_were_asked_for(event: ServerEvent) -> None:
+    session = ready(probes=2)
+    assert play(session, mail(), RcptTo(ALICE), RcptTo(BOB)) == r.RECIPIENT_OK
+    answer = session.handle(event)
+    assert isinstance(answer, Reply) and answer.code == 250
+    assert play(session, mail(), RcptTo(ALICE)) == r.RECIPIENT_OK
+    assert session.handle(event) == r.TOO_MANY_PROBES
+
+
+def test_recipients_that_got_a_message_were_not_only_asked_for() -> None:
+    session = ready(probes=1)
+    for _ in range(5):
+        assert play(session, mail(), RcptTo(ALICE), RcptTo(BOB), DataCommand()) == r.START_DATA
+        accept(session.handle(BodyEnd(b"\r\n", bare=False)))
+        session.answer(None)
+    assert session.handle(Reset()) == r.RESET_OK
+    assert session.handle(Verify("alice")) == r.CANNOT_VERIFY
+
+
+def test_a_transaction_without_recipients_asked_for_nobody() -> None:
+    session = ready(probes=1)
+    for _ in range(5):
+        play(session, mail())
+        assert session.handle(Reset()) == r.RESET_OK
+
+
+def test_who_may_relay_may_ask_for_anybody() -> None:
+    session = ready(TRUSTED, probes=1)
+    session.handle(mail())
+    nobody = RcptTo(box("nobody@example.test"))
+    assert {session.handle(nobody) for _ in range(5)} == {r.NO_SUCH_USER}
+
+
 # --- the bound on errors
 
 
 def test_too_many_errors() -> None:
     session = ready(errors=3)
-    event = Refused(None, r.UNRECOGNISED)
+    event = Refused(Verb.UNKNOWN, r.UNRECOGNISED)
     assert [session.handle(event) for _ in range(4)] == [r.UNRECOGNISED] * 3 + [r.TOO_MANY_ERRORS]
     assert r.TOO_MANY_ERRORS.closes
 
 
 def test_good_commands_forgive_no_errors() -> None:
     session = ready(errors=1)
-    answers = play(session, Refused(None, r.UNRECOGNISED), hello(), Reset(), Refused(Verb.DATA, r.NEED_MAIL))
+    answers = play(session, Refused(Verb.UNKNOWN, r.UNRECOGNISED), hello(), Reset(), Refused(Verb.DATA, r.NEED_MAIL))
     assert answers == r.TOO_MANY_ERRORS
 
 

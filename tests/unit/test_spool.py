@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
 import pytest
 
-from pillarbox.adapters import spool_rows, spool_sqlite, spool_writer
+from pillarbox.adapters import spool_rows, spool_schema, spool_sqlite, spool_writer
 from pillarbox.adapters.spool_reader import SqliteSpoolReader
 from pillarbox.adapters.spool_rows import MOST_ROWS, unit_values
 from pillarbox.adapters.spool_schema import VERSION, WORK_COLUMNS, SpoolVersion, open_spool
 from pillarbox.adapters.spool_sqlite import SqliteSpool
-from pillarbox.core.address import Mailbox
+from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Change, Leased, Message, State, Unit
+from pillarbox.engine.mail import Change, Leased, Message, Place, State, Unit
 from pillarbox.engine.ports import Spool, SpoolBroken, SpoolError, SpoolFull
 from pillarbox.engine.records import Kind, Record
+from tests.making import turns
 
 NOW = 1_700_000_000.0
 TEXT = b"Subject: x\r\n\r\nbody\r\n"
@@ -154,6 +158,7 @@ ODD = replace(
         (
             Recipient(Mailbox.parse("Bob@far.example"), Mailbox.parse("alias@example.test")),
             Recipient(Mailbox.parse("x@[192.0.2.1]"), Mailbox.parse("x@[192.0.2.1]")),
+            Recipient(*map(Mailbox.parse, ("y@far.example", "team@example.test", '"the owner"@example.test'))),
         ),
         BodyType.EIGHT_BIT_MIME,
     ),
@@ -319,6 +324,131 @@ def test_an_operator_makes_due_what_waits(disk: Disk) -> None:
         dues = await disk.rows("SELECT due FROM recipient ORDER BY message, number")
         assert [due - NOW for (due,) in dues] == [0, 0, -50, 0, 80, 90]
         assert await disk.rows("SELECT message, kind FROM record") == [(1, "changed"), (2, "changed")]
+
+    run(disk, main)
+
+
+# --- what waits in a place
+
+A, B = Domain("a.example"), Domain("b.example")
+TURN_A, TURN_B, SMTP_A = Place("turn:a.example", A), Place("turn:b.example", B), Place("smtp:host:25", A)
+START = MessageId(0)
+
+
+def waits(number: int, recipient: int, lane: str, due: float = NOW + 1000) -> Unit:
+    return Unit(changes=(Change(MessageId(number), recipient, State.SCHEDULED, due, 0, lane, "kept", None),))
+
+
+async def fill(disk: Disk) -> None:
+    """1 and 3 wait for a, 2 and a part of 3 for b, 4 for a on another lane, 5 for others."""
+    await disk.keep(
+        message(1, "x@a.example"),
+        message(2, "x@b.example"),
+        message(3, "x@A.Example", "y@b.example", "z@a.example", "done@a.example"),
+        message(4, "x@a.example"),
+        message(5, "x@sub.a.example", "x@nota.example", "leased@a.example"),
+    )
+    for number, recipient, lane in (
+        (1, 0, TURN_A.lane),
+        (2, 0, TURN_B.lane),
+        (3, 0, TURN_A.lane),
+        (3, 1, TURN_B.lane),
+        (3, 2, TURN_A.lane),
+        (4, 0, SMTP_A.lane),
+        (5, 0, TURN_A.lane),
+        (5, 1, TURN_A.lane),
+    ):
+        assert await disk.write(waits(number, recipient, lane)) is None
+    assert await disk.write(Unit(changes=(change(3, 3),))) is None
+
+
+@pytest.mark.parametrize(
+    ("places", "count"),
+    [([TURN_A], 3), ([TURN_B], 2), ([SMTP_A], 1), ([TURN_A, TURN_B, SMTP_A], 6), ([Place("turn:c.example", A)], 0)],
+)
+def test_what_waits_is_counted(disk: Disk, places: list[Place], count: int) -> None:
+    async def main() -> None:
+        await fill(disk)
+        assert await disk.spool.waiting_at(places) == count
+
+    run(disk, main)
+
+
+def test_what_waits_is_leased_oldest_first_due_or_not(disk: Disk) -> None:
+    async def main() -> None:
+        await fill(disk)
+        spool = disk.spool
+        assert numbers(await spool.lease_at([TURN_A, TURN_B], START, 100)) == [
+            (1, [0], 0),
+            (2, [0], 0),
+            (3, [0, 1, 2], 0),
+        ]
+        assert await spool.lease_at([TURN_A, TURN_B], START, 100) == []
+        assert await spool.waiting_at([TURN_A, TURN_B]) == 0
+        assert numbers(await spool.lease_at([SMTP_A], START, 100)) == [(4, [0], 0)]
+        spool = await disk.restart()
+        assert await spool.waiting_at([TURN_A, TURN_B]) == 5  # what was taken waits again, in its place
+
+    run(disk, main)
+
+
+def test_a_lease_leaves_alone_what_waits_elsewhere(disk: Disk) -> None:
+    async def main() -> None:
+        await fill(disk)
+        assert numbers(await disk.spool.lease_at([TURN_A], START, 100)) == [(1, [0], 0), (3, [0, 2], 1)]
+        assert numbers(await disk.spool.lease_at([TURN_B], MessageId(2), 100)) == [(3, [1], 0)]
+
+    run(disk, main)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+def test_a_message_is_not_leased_in_part(disk: Disk, limit: int) -> None:
+    """So whoever goes on behind the last message has missed nobody, and comes to an end."""
+
+    async def main() -> None:
+        addresses = [f"u{number}@a.example" for number in range(4)]
+        await disk.keep(message(1, "x@a.example"), message(2, *addresses), message(3, "y@a.example"))
+        for number, count in ((1, 1), (2, 4), (3, 1)):
+            for recipient in range(count):
+                assert await disk.write(waits(number, recipient, TURN_A.lane)) is None
+        seen, after = [], START
+        while leased := numbers(await disk.spool.lease_at([TURN_A], after, limit)):
+            assert sum(len(mine) for _, mine, _ in leased) <= limit + 3
+            seen += leased
+            after = MessageId(leased[-1][0])
+            for number, mine, _ in leased:  # none of them is delivered
+                for recipient in mine:
+                    assert await disk.write(waits(number, recipient, TURN_A.lane), urgent=False) is None
+        assert seen == [(1, [0], 0), (2, [0, 1, 2, 3], 0), (3, [0], 0)]
+
+    run(disk, main)
+
+
+def test_what_waits_is_made_due_and_never_later_than_it_was(disk: Disk) -> None:
+    async def main() -> None:
+        await fill(disk)
+        assert await disk.write(waits(1, 0, TURN_A.lane, NOW - 7)) is None
+        assert await disk.spool.make_due_at([TURN_A], NOW) == 3
+        dues = await disk.rows("SELECT message, number, due FROM recipient WHERE due <= 1700000000.0 AND state = 0")
+        assert sorted(dues) == [(1, 0, NOW - 7), (3, 0, NOW), (3, 2, NOW)]
+        assert await disk.spool.make_due_at([Place("turn:c.example", A)], NOW) == 0
+
+    run(disk, main)
+
+
+def test_how_deep_the_queue_is(disk: Disk) -> None:
+    async def main() -> None:
+        spool = disk.spool
+        assert await spool.depth() == (0, None)
+        await disk.keep(
+            replace(message(1), received_at=NOW - 100), replace(message(2, "a@x.test", "b@x.test"), received_at=NOW)
+        )
+        assert await spool.depth() == (3, NOW - 100)
+        assert await disk.write(Unit(changes=(change(1),))) is None
+        assert await disk.write(scheduled(2, NOW + 5)) is None
+        assert await spool.depth() == (2, NOW)
+        assert await disk.write(Unit(changes=(change(2), change(2, 1, State.FAILED)))) is None
+        assert await spool.depth() == (0, None)
 
     run(disk, main)
 
@@ -692,13 +822,17 @@ def test_a_commit_that_meets_a_fault_of_the_disk_is_refused_as_a_whole(
     run(disk, main)
 
 
-def test_what_was_refused_though_it_reached_the_disk_is_not_there_afterwards(disk: Disk, gate: Gate) -> None:
+def test_what_was_refused_though_it_reached_the_disk_is_not_there_afterwards(
+    disk: Disk, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         await disk.keep(message(1))
         gate.fault_behind = True
         unit = Unit((message(2),), (change(1, 0, State.SCHEDULED, due=NOW + 5),))
-        assert type(await disk.write(unit)) is SpoolBroken
-        assert await disk.ids() == [1, 2]  # as a reader sees it, until the writer has opened the file again
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_writer, "open_spool", _cannot_open)
+            assert type(await disk.write(unit)) is SpoolBroken
+            assert await disk.ids() == [1, 2]  # as a reader sees it, until the writer has opened the file again
         await disk.keep(message(3))
         assert await disk.ids() == [1, 3]
         for table in ("body", "recipient"):
@@ -707,11 +841,16 @@ def test_what_was_refused_though_it_reached_the_disk_is_not_there_afterwards(dis
     run(disk, main)
 
 
-def test_a_restart_before_the_file_was_opened_again_gives_a_duplicate_and_no_loss(disk: Disk, gate: Gate) -> None:
+def test_a_restart_before_the_file_was_opened_again_gives_a_duplicate_and_no_loss(
+    disk: Disk, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         gate.fault_behind = True
-        assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
-        spool = await disk.restart()
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_writer, "open_spool", _cannot_open)
+            assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
+            await disk.spool.close()
+        spool = await disk.open()
         assert numbers(await spool.lease(NOW, 10)) == [(1, [0], 0)]
 
     run(disk, main)
@@ -750,6 +889,148 @@ def test_what_is_written_at_a_second_try_stays(disk: Disk, gate: Gate) -> None:
         assert type(await disk.write(Unit(messages=(message(2),)))) is SpoolBroken
         await disk.keep(message(3))
         assert await disk.ids() == [1, 3]
+
+    run(disk, main)
+
+
+# --- what is known of the disk before anything is written
+
+
+class Statvfs:
+    """So many octets free, or a fault; counts how often it was looked at."""
+
+    def __init__(self, free: int | OSError) -> None:
+        self.free = free
+        self.looked = 0
+
+    def __call__(self, path: object) -> Any:
+        self.looked += 1
+        if isinstance(self.free, OSError):
+            raise self.free
+        return SimpleNamespace(f_bavail=self.free // 512, f_frsize=512)
+
+
+@pytest.mark.parametrize(
+    ("free", "octets", "kind"),
+    [
+        (10_240, 0, None),
+        (10_240, 9216, None),
+        (10_240, 9217, FULL),
+        (1024, 0, None),
+        (512, 0, FULL),
+        (0, 0, FULL),
+        (10_240, 10**20, FULL),
+        (OSError(errno.EIO, "Input/output error"), 0, BROKEN),
+        (OSError(errno.ENOENT, "No such file or directory"), 0, BROKEN),
+    ],
+)
+def test_a_message_for_which_there_is_no_room_is_refused_before_it_comes(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, free: int | OSError, octets: int, kind: type[SpoolError] | None
+) -> None:
+    async def main() -> None:
+        disk.spool.reserve = 1024
+        monkeypatch.setattr(os, "statvfs", Statvfs(free))
+        refusal = disk.spool.refuses(octets)
+        assert refusal is None if kind is None else type(refusal) is kind
+
+    run(disk, main)
+
+
+def test_the_disk_is_not_looked_at_for_each_message(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        look = Statvfs(10_240)
+        monkeypatch.setattr(os, "statvfs", look)
+        assert [disk.spool.refuses(octets) is None for octets in (0, 10_000, 20_000, 0)] == [True, True, False, True]
+        assert look.looked == 1
+        monkeypatch.setattr(spool_sqlite, "LOOK_AT_DISK", 0.0)
+        assert disk.spool.refuses(0) is None and look.looked == 2
+
+    run(disk, main)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await turns(1)
+
+
+def is_broken(disk: Disk) -> bool:
+    return type(disk.spool.refuses(0)) is SpoolBroken
+
+
+def test_a_disk_that_failed_once_refuses_nothing(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        gate.faults = [apsw.IOError("EIO")]
+        assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
+        await disk.spool.next_due()
+        assert not is_broken(disk)
+        await disk.keep(message(2))
+
+    run(disk, main)
+
+
+def test_a_disk_that_goes_on_failing_refuses_until_it_is_mended(
+    disk: Disk, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(spool_sqlite, "TRY_AGAIN", 0.001)
+        tries: list[Path] = []
+
+        def cannot_open(path: Path) -> apsw.Connection:
+            tries.append(path)
+            return _cannot_open(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_writer, "open_spool", cannot_open)
+            gate.faults = [apsw.IOError("EIO")]
+            assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
+            await until(lambda: is_broken(disk))
+            await until(lambda: len(tries) > 3)
+            assert is_broken(disk)
+        await until(lambda: not is_broken(disk))  # by its own tries: nobody else writes
+        assert await disk.ids() == []
+
+    run(disk, main)
+
+
+def test_a_commit_that_succeeds_mends_it_at_once(disk: Disk, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(spool_sqlite, "TRY_AGAIN", 3600.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(spool_writer, "open_spool", _cannot_open)
+            gate.faults = [apsw.IOError("EIO")]
+            assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
+            await until(lambda: is_broken(disk))
+        await disk.keep(message(2))
+        assert not is_broken(disk)
+
+    run(disk, main)
+
+
+def test_a_unit_with_a_fault_of_its_own_breaks_no_disk(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1))
+        assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken  # an id that is taken
+        await disk.spool.next_due()
+        assert not is_broken(disk)
+
+    run(disk, main)
+
+
+def test_a_full_disk_is_not_a_broken_one(disk: Disk, gate: Gate) -> None:
+    async def main() -> None:
+        gate.faults = [apsw.FullError("full")]
+        assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolFull
+        assert disk.spool.refuses(0) is None  # as far as statvfs tells
+
+    run(disk, main)
+
+
+def test_a_close_of_a_broken_disk_ends(disk: Disk, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(spool_sqlite, "TRY_AGAIN", 0.0)
+        monkeypatch.setattr(spool_writer, "open_spool", _cannot_open)
+        gate.faults = [apsw.IOError("EIO")]
+        assert type(await disk.write(Unit(messages=(message(1),)))) is SpoolBroken
 
     run(disk, main)
 
@@ -862,3 +1143,151 @@ def test_the_file_is_opened_safely(disk: Disk) -> None:
         assert spool_rows.MOST_ROWS % spool_rows._STEP == 0
 
     run(disk, main)
+
+
+# --- the first version
+
+FIRST = """
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    received_at REAL NOT NULL,
+    sender TEXT,
+    body_type TEXT NOT NULL,
+    listener TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    helo TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    eight_bit INTEGER NOT NULL,
+    large INTEGER NOT NULL,
+    header_from TEXT NOT NULL,
+    header_subject TEXT NOT NULL,
+    header_message_id TEXT NOT NULL,
+    header_date TEXT NOT NULL
+) STRICT;
+CREATE TABLE body (message INTEGER PRIMARY KEY, octets BLOB NOT NULL) STRICT;
+CREATE TABLE recipient (
+    message INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    original TEXT,
+    lane TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    due REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    reply TEXT NOT NULL,
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
+CREATE TABLE record (
+    message INTEGER NOT NULL,
+    serial INTEGER NOT NULL,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    recipient INTEGER,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (message, serial)
+) STRICT, WITHOUT ROWID;
+CREATE VIEW work AS SELECT 0 AS kind, NULL AS a, NULL AS b, NULL AS c, NULL AS d, NULL AS e, NULL AS f, NULL AS g,
+    NULL AS h, NULL AS i, NULL AS j, NULL AS k, NULL AS l, NULL AS m, NULL AS n, NULL AS o, NULL AS p, NULL AS q,
+    NULL AS r;
+CREATE TRIGGER work_message INSTEAD OF INSERT ON work WHEN NEW.kind = 1 BEGIN
+    INSERT INTO message VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i, NEW.j, NEW.k, NEW.l,
+        NEW.m, NEW.n, NEW.o);
+    INSERT INTO body SELECT NEW.a, NEW.p WHERE NEW.p IS NOT NULL;
+    INSERT INTO recipient VALUES (NEW.a, 0, NEW.q, NEW.r, '', 1, NEW.b, 0, '');
+END;
+"""
+WHAT_WAS = """
+INSERT INTO message VALUES (7, 1700000000.5, 'from@far.example', '7BIT', 'mx', '192.0.2.9', 'client.example', 'ESMTP',
+    24, 0, 0, 'From', 'Subject', '<id@x>', 'a date');
+INSERT INTO body VALUES (7, CAST('Subject: old' AS BLOB));
+INSERT INTO recipient VALUES (7, 0, 'alice@example.test', 'staff@example.test', 'mx:example.test', 0, 1700000009.0, 3,
+    'later');
+INSERT INTO recipient VALUES (7, 1, 'bob@example.test', NULL, '', 1, 1700000000.5, 0, '');
+INSERT INTO record VALUES (7, 1, 1700000001.0, 'deferred', 0, '{"text": "later"}');
+"""
+
+
+def make_first(path: Path) -> bytes:
+    """A file of the first version; gives its octets."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("auto_vacuum", 2)
+    connection.pragma("journal_mode", "wal")
+    connection.execute(FIRST + WHAT_WAS)
+    connection.pragma("user_version", 1)
+    connection.close()
+    return path.read_bytes()
+
+
+def schema(path: Path) -> list[tuple[str, str]]:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    found: list[Any] = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    connection.close()
+    return [(name, re.sub(r"--[^\n]*|\s+", " ", sql or "").replace(" ", "")) for name, sql in found]
+
+
+def test_a_file_of_the_first_version_is_upgraded_behind_a_copy(disk: Disk) -> None:
+    make_first(disk.database)
+
+    async def main() -> None:
+        ((found, rows, waiting),) = await disk.spool.lease(NOW + 10, 10)
+        alice, staff, bob = map(Mailbox.parse, ("alice@example.test", "staff@example.test", "bob@example.test"))
+        assert [(row.number, row.recipient, row.attempts) for row in rows] == [
+            (0, Recipient(alice, staff), 3),
+            (1, Recipient(bob, bob), 0),
+        ]
+        assert (found.id, found.received_at, waiting) == (7, NOW + 0.5, 0)
+        assert await disk.text(found) == b"Subject: old"
+        records = await SqliteSpoolReader(disk.spool).message(MessageId(7))
+        assert records is not None and [record.kind for record in records.records] == [Kind.DEFERRED]
+        owner = Mailbox.parse("team-owner@example.test")
+        new = replace(message(8), envelope=Envelope(None, (Recipient(alice, staff, owner),)))
+        await disk.keep(new)
+        spool = await disk.restart()
+        leased = await spool.lease(NOW + 10, 10)
+        owners = {int(each.message.id): [row.recipient.owner for row in each.rows] for each in leased}
+        assert owners == {7: [None, None], 8: [owner]}
+
+    run(disk, main)
+    copy = apsw.Connection(f"{disk.database}.v1", flags=apsw.SQLITE_OPEN_READONLY)
+    assert copy.pragma("user_version") == 1
+    assert copy.execute("SELECT count(*) FROM recipient").fetchall() == [(2,)]
+    copy.close()
+
+
+def test_an_upgraded_file_is_as_a_new_one(disk: Disk, tmp_path: Path) -> None:
+    make_first(disk.database)
+    open_spool(disk.database).close()
+    open_spool(tmp_path / "new.db").close()
+    upgraded, new = dict(schema(disk.database)), dict(schema(tmp_path / "new.db"))
+    table = upgraded.pop("recipient"), new.pop("recipient")
+    assert upgraded == new
+    assert "ownerTEXT" in table[0] and "ownerTEXT" in table[1]
+    with closing(apsw.Connection(str(disk.database))) as one, closing(apsw.Connection(str(tmp_path / "new.db"))) as two:
+        columns = [[row[1:6] for row in each.execute("PRAGMA table_info(recipient)")] for each in (one, two)]
+        assert columns[0] == columns[1]
+        assert one.pragma("user_version") == two.pragma("user_version") == VERSION
+
+
+def test_half_a_copy_of_an_upgrade_that_was_cut_off_does_not_count(disk: Disk) -> None:
+    make_first(disk.database)
+    half = disk.database.with_name(f"{disk.database.name}.v1")
+    half.write_bytes(b"SQLite format 3\0 and no more")
+    open_spool(disk.database).close()
+    with closing(apsw.Connection(f"{half}-2", flags=apsw.SQLITE_OPEN_READONLY)) as copy:
+        assert copy.execute("SELECT count(*) FROM recipient").fetchall() == [(2,)]
+
+
+def test_an_upgrade_that_fails_changes_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_first(disk.database)
+    with monkeypatch.context() as patch:
+        patch.setitem(spool_schema._UPGRADES, 1, spool_schema._UPGRADES[1] + "INSERT INTO nowhere VALUES (1);")
+        with pytest.raises(apsw.SQLError):
+            open_spool(disk.database)
+    with closing(apsw.Connection(str(disk.database))) as connection:
+        assert connection.pragma("user_version") == 1
+        assert "owner" not in [row[1] for row in connection.execute("PRAGMA table_info(recipient)")]
+    open_spool(disk.database).close()
+    with closing(apsw.Connection(str(disk.database))) as connection:
+        assert connection.pragma("user_version") == VERSION

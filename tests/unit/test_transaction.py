@@ -99,6 +99,48 @@ def delivered(text: str = "250 2.0.0 queued") -> Delivered:
     return Delivered(text, HOP)
 
 
+# --- who forwards it
+
+TEAM, OWNER = box("team@example.test"), box("team-owner@example.test")
+MARK = b"Delivered-To: team@example.test\r\n"
+
+
+def forwarded(*recipients: Recipient, sender: Mailbox | None = SENDER, size: int = len(TEXT)) -> Job:
+    work = job(*(recipient.address for recipient in recipients), sender=sender, size=size)
+    return Job(work.message, [Row(number, recipient) for number, recipient in enumerate(recipients)], work.lane)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "sender", "prefix", "path"),
+    [
+        (Recipient(A, A), SENDER, b"", b"<alice@example.test>"),
+        (Recipient(A, TEAM), SENDER, MARK, b"<alice@example.test>"),  # an alias: RFC 5321 §3.9.1
+        (Recipient(A, TEAM, OWNER), SENDER, MARK, b"<team-owner@example.test>"),  # a list: §3.9.2
+        (Recipient(A, TEAM, OWNER), None, MARK, b"<>"),  # a notice stays one
+        (Recipient(A, box('"the team"@example.test')), SENDER, b'Delivered-To: "the team"@example.test\r\n', None),
+    ],
+)
+def test_the_mark_and_the_reverse_path(
+    recipient: Recipient, sender: Mailbox | None, prefix: bytes, path: bytes | None
+) -> None:
+    talk = Talk(forwarded(recipient, sender=sender))
+    begun = talk.begin()
+    assert talk.transaction.prefix == prefix
+    assert isinstance(begun, bytes)
+    line = b"MAIL FROM:" + (path or b"<alice@example.test>") + b" SIZE=%d\r\n" % (len(prefix) + len(TEXT))
+    assert begun.startswith(line)
+
+
+@pytest.mark.parametrize(("size", "goes"), [(1000 - len(MARK), True), (1000 - len(MARK) + 1, False)])
+def test_the_mark_counts_to_the_size(size: int, goes: bool) -> None:
+    begun = Talk(forwarded(Recipient(A, TEAM), size=size)).begin()
+    if goes:
+        assert isinstance(begun, bytes) and b" SIZE=1000\r\n" in begun
+    else:
+        text = "message of 1001 octets is larger than the 1000 that the next hop takes"
+        assert begun == Report((failed(text, "5.3.4", remote=False),))
+
+
 # --- all goes well
 
 

@@ -98,7 +98,8 @@ class _Letter:
         self._tmp = f"{self._folder}/tmp/{self._name}"
         self._received_at = message.received_at
         # RFC 5321 §4.4: the return path stands in the message after final delivery.
-        self._head = f"Return-Path: <{message.envelope.sender or ''}>\nDelivered-To: {address}\n".encode()
+        reverse_path = message.envelope.sender and (row.recipient.owner or message.envelope.sender)
+        self._head = f"Return-Path: <{reverse_path or ''}>\nDelivered-To: {address}\n".encode()
         self._file: BinaryIO | None = None
 
     def begin(self) -> None:

@@ -18,7 +18,7 @@ from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Leased, Message, Row, State, Unit
+from pillarbox.engine.mail import Leased, Message, Place, Row, State, Unit
 from pillarbox.engine.records import Record
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _STEP = 8  # a statement has a multiple of so many rows, so that few have to be 
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
 _CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
 _PADDING = (None,) * WORK_COLUMNS
-_BETWEEN = (None,) * 13  # from c to q in the row of a further recipient
+_BETWEEN = (None,) * 13  # from d to q in the row of a further recipient
 _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
 _NO_RECORD = (None,) * 3
 _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 12)
@@ -103,16 +103,48 @@ def _message_row(message: Message) -> tuple[Any, ...]:
     )
 
 
-def _recipient(recipient: Recipient) -> tuple[str, str | None]:
-    address, original = recipient.address, recipient.original
-    return str(address), None if original is address else str(original)
+def _recipient(recipient: Recipient) -> tuple[str, str | None, str | None]:
+    address, original, owner = recipient.address, recipient.original, recipient.owner
+    return str(address), None if original is address else str(original), None if owner is None else str(owner)
 
 
 def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
     """Take what is due, within the caller's transaction: earliest first, at most so many recipients."""
-    due: list[Any] = connection.execute(
-        "SELECT message, number FROM recipient WHERE state = 0 AND due <= ? ORDER BY due LIMIT ?", (now, limit)
+    return _leased(
+        connection,
+        connection.execute(
+            "SELECT message, number FROM recipient WHERE state = 0 AND due <= ? ORDER BY due LIMIT ?", (now, limit)
+        ).fetchall(),
+    )
+
+
+def lease_at(connection: apsw.Connection, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
+    """Take what waits in those places, within the caller's transaction: oldest first, at most so many recipients, but
+    of the last message all, so that whoever goes on behind it has missed none."""
+    where, arguments = at_places(places)
+    found = connection.execute(
+        f"SELECT message, number FROM recipient WHERE {where} AND message > ? ORDER BY message, number LIMIT ?",
+        (*arguments, int(after), limit),
     ).fetchall()
+    if len(found) == limit:
+        found += connection.execute(
+            f"SELECT message, number FROM recipient WHERE {where} AND message = ? AND number > ? ORDER BY number",
+            (*arguments, *found[-1]),
+        ).fetchall()
+    return _leased(connection, found)
+
+
+def at_places(places: Sequence[Place]) -> tuple[str, tuple[Any, ...]]:
+    """The condition for what waits in those places, one at least."""
+    terms, arguments = [], []
+    for lane, domain in places:
+        suffix = f"@{domain}"
+        terms.append("(lane = ? AND lower(substr(address, ?)) = ?)")
+        arguments += [lane, -len(suffix), suffix]
+    return f"state = 0 AND ({' OR '.join(terms)})", tuple(arguments)
+
+
+def _leased(connection: apsw.Connection, due: list[Any]) -> list[Leased]:
     numbers: dict[int, list[int]] = {}
     for message, number in due:
         numbers.setdefault(message, []).append(number)
@@ -139,12 +171,10 @@ def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message,
     """One message with all of its recipients, without its text."""
     found: Any = connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
     recipients: Any = connection.execute(
-        "SELECT number, address, original, attempts FROM recipient WHERE message = ? ORDER BY number", (message_id,)
+        "SELECT number, attempts, address, original, owner FROM recipient WHERE message = ? ORDER BY number",
+        (message_id,),
     )
-    rows = [
-        Row(number, Recipient(address := Mailbox.parse(text), Mailbox.parse(original) if original else address), tries)
-        for number, text, original, tries in recipients
-    ]
+    rows = [Row(number, _read_recipient(*texts), attempts) for number, attempts, *texts in recipients]
     sender = Mailbox.parse(found[2]) if found[2] is not None else None
     envelope = Envelope(sender, tuple(row.recipient for row in rows), BodyType(found[3]))
     message = Message(
@@ -161,6 +191,15 @@ def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message,
         header=HeaderView(0, *found[11:15]),
     )
     return message, rows
+
+
+def _read_recipient(address: str, original: str | None, owner: str | None) -> Recipient:
+    mailbox = Mailbox.parse(address)
+    return Recipient(
+        mailbox,
+        Mailbox.parse(original) if original else mailbox,
+        Mailbox.parse(owner) if owner else None,
+    )
 
 
 def disown(connection: apsw.Connection, messages: Sequence[int]) -> None:

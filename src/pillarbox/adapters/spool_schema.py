@@ -6,11 +6,17 @@ them; `recipient` is narrow, the only table that changes often. Sizes are octets
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import apsw
 
-VERSION = 1
+from pillarbox.adapters.system import sync_directory
+
+log = logging.getLogger(__name__)
+
+VERSION = 2
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,             -- 60 bits, time-ordered
@@ -43,9 +49,11 @@ CREATE TABLE recipient (
     due REAL NOT NULL,
     attempts INTEGER NOT NULL,
     reply TEXT NOT NULL,                -- the last one
+    owner TEXT,                         -- behind a list: the reverse-path in place of the sender's
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
+CREATE INDEX recipient_waiting ON recipient (lane, message) WHERE state = 0;
 CREATE TABLE record (
     message INTEGER NOT NULL,
     serial INTEGER NOT NULL,            -- within the message, from 1
@@ -59,20 +67,20 @@ CREATE TABLE record (
 
 # What reaches the disk together is one INSERT into this view, whatever it changes: a commit is a single statement, and
 # so gives up the interpreter's lock once. `kind` says which trigger a row is for; a row without one is padding.
-_LETTERS = "abcdefghijklmnopqr"
+_LETTERS = "abcdefghijklmnopqrs"
 WORK_COLUMNS = 1 + len(_LETTERS)
 _SERIAL = "(SELECT ifnull(max(serial), 0) + 1 FROM record WHERE message = NEW.a)"
 _ALL_SETTLED = "NOT EXISTS (SELECT 1 FROM recipient WHERE message = NEW.a AND state < 2)"
 _TRIGGERS = {
-    # a to o the message, p its text if small, q and r its first recipient: leased at birth, so that whoever accepted
+    # a to o the message, p its text if small, q to s its first recipient: leased at birth, so that whoever accepted
     # the message delivers it without a second write that says so
     "message": """
         INSERT INTO message VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i, NEW.j, NEW.k,
             NEW.l, NEW.m, NEW.n, NEW.o);
         INSERT INTO body SELECT NEW.a, NEW.p WHERE NEW.p IS NOT NULL;
-        INSERT INTO recipient VALUES (NEW.a, 0, NEW.q, NEW.r, '', 1, NEW.b, 0, '');""",
+        INSERT INTO recipient VALUES (NEW.a, 0, NEW.q, NEW.r, '', 1, NEW.b, 0, '', NEW.s);""",
     "recipient": """
-        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.q, NEW.r, '', 1, NEW.c, 0, '');""",
+        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.q, NEW.r, '', 1, NEW.c, 0, '', NEW.s);""",
     # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with
     "change": f"""
         UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g
@@ -96,6 +104,15 @@ def _work() -> str:
     return "\n".join([f"CREATE VIEW work AS SELECT 0 AS kind, {columns};", *triggers])
 
 
+# From each version to the next; the view is made anew behind the last of them. Never edited once released.
+_UPGRADES = {
+    1: """
+    ALTER TABLE recipient ADD COLUMN owner TEXT;
+    CREATE INDEX recipient_waiting ON recipient (lane, message) WHERE state = 0;
+    """,
+}
+
+
 # Only one thread at a time uses the connection, so SQLite need not lock against others.
 _FOR_ONE_THREAD = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
 
@@ -105,12 +122,14 @@ class SpoolVersion(Exception):
 
 
 def open_spool(path: Path) -> apsw.Connection:
-    """Open for writing, made new where there is none. Raises SpoolVersion, apsw.Error."""
+    """Open for writing, made new where there is none. Raises SpoolVersion, apsw.Error, OSError."""
     connection = apsw.Connection(str(path), flags=_FOR_ONE_THREAD, statementcachesize=600)
     connection.set_busy_timeout(5000)
     version = connection.pragma("user_version")
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
         _create(connection)
+    elif version in _UPGRADES:
+        _upgrade(connection, path, version)
     elif version != VERSION:
         connection.close()
         raise SpoolVersion(
@@ -130,6 +149,31 @@ def _create(connection: apsw.Connection) -> None:
     with connection:
         connection.execute(_TABLES + _work())
         connection.pragma("user_version", VERSION)
+
+
+def _upgrade(connection: apsw.Connection, path: Path, version: int) -> None:
+    """From an older version, behind a copy of the file as it was."""
+    copy = _keep_copy(connection, path, version)
+    with connection:
+        for step in range(version, VERSION):
+            connection.execute(_UPGRADES[step])
+        connection.execute("DROP VIEW work;" + _work())
+        connection.pragma("user_version", VERSION)
+    log.info("spool: %s upgraded from version %d to %d; the old one is %s", path, version, VERSION, copy)
+
+
+def _keep_copy(connection: apsw.Connection, path: Path, version: int) -> Path:
+    """A durable copy in a file that was not there: one that was may be half of a copy."""
+    first = path.with_name(f"{path.name}.v{version}")
+    copy, count = first, 1
+    while copy.exists():
+        count += 1
+        copy = first.with_name(f"{first.name}-{count}")
+    connection.execute("VACUUM INTO ?", (str(copy),))
+    with open(copy, "rb") as file:
+        os.fsync(file.fileno())
+    sync_directory(copy.parent)
+    return copy
 
 
 def open_reader(path: Path) -> apsw.Connection:

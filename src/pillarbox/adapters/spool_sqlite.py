@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -16,14 +17,14 @@ from typing import Any, TypeVar
 
 import apsw
 
-from pillarbox.adapters.spool_bodies import BodyFiles
-from pillarbox.adapters.spool_rows import lease, unit_values, write_values
-from pillarbox.adapters.spool_schema import open_reader
+from pillarbox.adapters.spool_bodies import BodyFiles, translated
+from pillarbox.adapters.spool_rows import at_places, lease, lease_at, unit_values, write_values
+from pillarbox.adapters.spool_schema import VERSION, open_reader
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.ids import id_at
-from pillarbox.engine.mail import Leased, Message, State, Unit
-from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError
+from pillarbox.engine.mail import Leased, Message, Place, State, Unit
+from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
 from pillarbox.engine.records import Kind, Record
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 BODY_THREADS = 4
 PATIENCE = 0.005  # seconds that a unit nobody waits for may wait for company
 READ_SIZE = 256 * 1024  # octets of a large body in memory at a time
+LOOK_AT_DISK = 0.5  # seconds for which the count of free octets holds
+TRY_AGAIN = 1.0  # seconds between attempts to write to a disk that failed
 FORGET_AT_ONCE = 500  # messages removed from the history in one commit
 _VACUUM_PAGES = 1000
 T = TypeVar("T")
@@ -39,8 +42,13 @@ T = TypeVar("T")
 class SqliteSpool:
     """Made on the loop's thread; every callback comes back there."""
 
-    def __init__(self, path: Path, bodies: Path, loop: asyncio.AbstractEventLoop) -> None:
-        """Opens or makes the files and takes back what a dead worker had leased. Raises SpoolVersion, apsw.Error."""
+    def __init__(self, path: Path, bodies: Path, loop: asyncio.AbstractEventLoop, *, reserve: int = 0) -> None:
+        """Opens or makes the files and takes back what a dead worker had leased. `reserve`: octets of the disk that
+        are to stay free. Raises SpoolVersion, apsw.Error."""
+        self.reserve = reserve
+        self._room = (float("-inf"), 0)  # when the free octets were counted, and how many there were
+        self._broken: SpoolBroken | None = None  # the disk takes nothing
+        self._probing = False
         self.path = path
         self._loop = loop
         self._bodies = BodyFiles(bodies)
@@ -97,6 +105,41 @@ class SqliteSpool:
 
     async def lease(self, now: float, limit: int) -> list[Leased]:
         return await self.errand(lambda connection: lease(connection, now, limit))
+
+    async def lease_at(self, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
+        return await self.errand(lambda connection: lease_at(connection, places, after, limit))
+
+    async def waiting_at(self, places: Sequence[Place]) -> int:
+        where, arguments = at_places(places)
+        found = await self.query(f"SELECT count(*) FROM recipient WHERE {where}", arguments)
+        return int(found[0][0])
+
+    async def make_due_at(self, places: Sequence[Place], now: float) -> int:
+        return await self.errand(partial(_make_due_at, places=places, now=now))
+
+    async def depth(self) -> tuple[int, float | None]:
+        found = await self.query(f"SELECT count(*), min(message) FROM recipient WHERE state < {State.DELIVERED:d}")
+        count, oldest = found[0]
+        if oldest is None:
+            return 0, None
+        came = await self.query("SELECT received_at FROM message WHERE id = ?", (oldest,))
+        return int(count), float(came[0][0]) if came else None
+
+    def refuses(self, octets: int) -> SpoolError | None:
+        if self._broken is not None:
+            return self._broken
+        now = self._loop.time()
+        counted, free = self._room
+        if now - counted >= LOOK_AT_DISK:
+            try:
+                disk = os.statvfs(self.path.parent)
+            except OSError as error:
+                return translated(error)
+            free = disk.f_bavail * disk.f_frsize
+            self._room = (now, free)
+        if octets + self.reserve > free:
+            return SpoolFull(f"{free} octets free, {self.reserve} are to stay so")
+        return None
 
     async def next_due(self) -> float | None:
         found = await self.query("SELECT min(due) FROM recipient WHERE state = 0")
@@ -216,6 +259,7 @@ class SqliteSpool:
     # --- on the loop's thread
 
     def _completed(self, batch: list[Pending]) -> None:
+        self._look_after(batch[-1].error)
         for pending in batch:
             gone = pending.unit.finished if pending.error is None else pending.unit.messages
             for message in gone:
@@ -225,6 +269,26 @@ class SqliteSpool:
                 pending.done(pending.error)
             except Exception:
                 log.exception("spool: after a commit")
+
+    def _look_after(self, error: SpoolError | None) -> None:
+        """Behind a fault of the disk we try by ourselves: if that fails, too, nothing is taken until it succeeds."""
+        if error is None:
+            self._broken = None
+        elif isinstance(error, SpoolBroken) and not self._probing:
+            self._probe()
+
+    def _probe(self) -> None:
+        self._probing = not self._closing
+        if self._probing:
+            done = self._errand(_nothing).add_done_callback
+            done(lambda tried: self._loop.call_soon_threadsafe(self._probed, tried.exception()))
+
+    def _probed(self, error: BaseException | None) -> None:
+        if error is None:
+            self._probing, self._broken = False, None
+        else:
+            self._broken = SpoolBroken(str(error))
+            self._loop.call_later(TRY_AGAIN, self._probe)
 
     def _remove_body(self, message: MessageId) -> None:
         if self._removals_held:
@@ -284,6 +348,17 @@ def _forget(connection: apsw.Connection, before: float) -> int:
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
     return len(rows)
+
+
+def _nothing(connection: apsw.Connection) -> None:
+    """Writes, and changes nothing: whether the disk takes it is what one wants to know."""
+    connection.pragma("user_version", VERSION)
+
+
+def _make_due_at(connection: apsw.Connection, places: Sequence[Place], now: float) -> int:
+    where, arguments = at_places(places)
+    connection.execute(f"UPDATE recipient SET due = min(due, ?) WHERE {where}", (now, *arguments))
+    return connection.changes()
 
 
 def _make_due(connection: apsw.Connection, messages: Sequence[MessageId], now: float) -> int:

@@ -13,23 +13,24 @@ import base64
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from pillarbox.adapters.directory_sqlite import DirectoryError, DirectoryStore, LiveDirectory
+from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
+from pillarbox.app.admin_directory import Data as Data
+from pillarbox.app.admin_directory import DirectoryAdmin, parsed_mailbox, refusals
 from pillarbox.app.config import Config
-from pillarbox.app.control import Refused
+from pillarbox.app.control import Conversation, Refused
 from pillarbox.app.submission import Submission, UnfitText, compose
 from pillarbox.app.where import WhereError, parse_where, state_word
-from pillarbox.core.address import AddressError, Domain, Mailbox
+from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.core.message import header_end
-from pillarbox.engine.directory import User, parse_alias_address
 from pillarbox.engine.inspection import MessageRow, RecipientFilter, RecipientRow, SpoolReader
 from pillarbox.engine.mail import State
-from pillarbox.engine.ports import Circular, NoSuchUser, SpoolError
+from pillarbox.engine.ports import Circular, Disabled, Moved, NoSuchUser, SpoolError
 
-Data = dict[str, Any]
 ALL_STATES = frozenset(State)
 MAX_RETRY = 1_000_000  # recipients looked at by one `queue retry`
 
@@ -47,23 +48,43 @@ class QueueControl(Protocol):
         """Write everything into a new file. Gives what it holds, for people to read. Raises OSError, too."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Mail to be fetched: `verb` is turn, atrn or etrn, `host` may have a port."""
+
+    verb: str
+    host: str
+    domains: list[str]
+    user: str | None
+    password: str | None = field(repr=False)
+
+
+class LiveControl(Protocol):
+    """What only a running server can do. Raises Refused."""
+
+    async def fetch(self, wanted: Fetch) -> Data:
+        """Fetch what another host holds for us; done when it is here."""
+
+    def watch(self, name: str) -> Conversation:
+        """Be a terminal of that user."""
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What can't be done becomes Refused; a bug stays what it is."""
-    try:
-        yield
-    except AddressError as error:
-        raise Refused(str(error), usage=True) from error
-    except WhereError as error:
-        raise Refused(str(error), usage=True) from error
-    except (DirectoryError, UnfitText) as error:
-        raise Refused(str(error)) from error
-    except SpoolError as error:
-        raise Refused(f"the spool failed: {error}") from error
+    with refusals():
+        try:
+            yield
+        except WhereError as error:
+            raise Refused(str(error), usage=True) from error
+        except UnfitText as error:
+            raise Refused(str(error)) from error
+        except SpoolError as error:
+            raise Refused(f"the spool failed: {error}") from error
 
 
-class Admin:
-    """The operations. Every argument is text as the operator gave it."""
+class Admin(DirectoryAdmin):
+    """The operations; those on the directory are inherited. Every argument is text as the operator gave it."""
 
     def __init__(
         self,
@@ -73,81 +94,24 @@ class Admin:
         directory: LiveDirectory,
         reader: SpoolReader,
         queue: QueueControl,
+        live: LiveControl | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`live` is None where no server runs."""
+        super().__init__(store=store, directory=directory)
         self._config = config
-        self._store = store
-        self._directory = directory
         self._reader = reader
         self._queue = queue
+        self._live = live
         self._now = now
-
-    # --- the directory
-
-    async def domain_add(self, domain: str) -> Data:
-        with self._changing():
-            added = _domain(domain)
-            self._store.add_domain(added)
-        return {"domain": str(added)}
-
-    async def domain_remove(self, domain: str) -> Data:
-        with self._changing():
-            removed = _domain(domain)
-            self._store.remove_domain(removed)
-        return {"domain": str(removed)}
-
-    async def domain_list(self) -> list[Data]:
-        return [{"domain": str(domain)} for domain in self._store.domains()]
-
-    async def user_add(self, address: str, name: str) -> Data:
-        with self._changing():
-            mailbox = _mailbox(address)
-            self._store.add_user(User(mailbox, name))
-        return {"address": str(mailbox), "name": name}
-
-    async def user_remove(self, address: str) -> Data:
-        with self._changing():
-            mailbox = _mailbox(address)
-            self._store.remove_user(mailbox)
-        return {"address": str(mailbox)}
-
-    async def user_list(self) -> list[Data]:
-        return [{"address": str(user.mailbox), "name": user.full_name} for user in self._store.users()]
-
-    async def alias_add(self, address: str, targets: list[str]) -> Data:
-        with self._changing():
-            with _naming(address):
-                alias = parse_alias_address(address)
-            mailboxes = [_mailbox(target) for target in targets]
-            self._store.add_alias(alias, mailboxes)
-        return {"address": str(alias), "targets": [str(mailbox) for mailbox in mailboxes]}
-
-    async def alias_remove(self, address: str) -> Data:
-        with self._changing():
-            with _naming(address):
-                alias = parse_alias_address(address)
-            self._store.remove_alias(alias)
-        return {"address": str(alias)}
-
-    async def alias_list(self) -> list[Data]:
-        return [
-            {"address": str(address), "targets": [str(target) for target in targets]}
-            for address, targets in self._store.aliases().items()
-        ]
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        with _refusals():
-            yield
-            self._directory.reload()
 
     # --- mail
 
     async def send(self, sender: str, recipients: list[str], text: bytes) -> Data:
         """Submit a message. `sender` may be "" or <>, the null reverse-path."""
         with _refusals():
-            reverse = None if sender in ("", "<>") else _mailbox(sender)
-            forward = list(dict.fromkeys(self._reachable(_mailbox(recipient)) for recipient in recipients))
+            reverse = None if sender in ("", "<>") else parsed_mailbox(sender)
+            forward = list(dict.fromkeys(self._reachable(parsed_mailbox(recipient)) for recipient in recipients))
             octets = compose(Submission(text, reverse, self._config.hostname, self._now()))
             self._check_bounds(len(octets), len(forward))
             return {"id": str(await self._queue.submit(reverse, forward, octets))}
@@ -158,6 +122,10 @@ class Admin:
                 raise Refused(f"{mailbox}: no such user here")
             case Circular():
                 raise Refused(f"{mailbox}: its aliases lead in a circle or nowhere")
+            case Disabled():
+                raise Refused(f"{mailbox}: disabled, takes no mail: pillarbox user enable {mailbox}")
+            case Moved(to):
+                raise Refused(f"{mailbox}: has moved to {to}")
         return mailbox
 
     def _check_bounds(self, size: int, recipients: int) -> None:
@@ -214,6 +182,21 @@ class Admin:
         wanted = RecipientFilter(states=ALL_STATES, message=message)
         return found, [_recipient(row) for row in await self._reader.recipients(wanted, MAX_RETRY)]
 
+    # --- what needs a running server
+
+    async def fetch(self, wanted: Fetch) -> Data:
+        """Fetch what another host holds for us, by TURN, ATRN or ETRN."""
+        return await self._running().fetch(wanted)
+
+    async def watch(self, name: str) -> Conversation:
+        """Be a terminal of a user, named by address or login name."""
+        return self._running().watch(name)
+
+    def _running(self) -> LiveControl:
+        if self._live is None:
+            raise Refused("no server runs on this data: start one with `pillarbox serve`")
+        return self._live
+
     # --- the whole
 
     async def backup(self, file: str) -> Data:
@@ -225,28 +208,6 @@ class Admin:
                 return await self._queue.backup(target)
         except OSError as error:
             raise Refused(f"{file}: {error.strerror}") from error
-
-
-# --- text to values
-
-
-@contextmanager
-def _naming(text: str) -> Iterator[None]:
-    """A complaint about an address names it."""
-    try:
-        yield
-    except AddressError as error:
-        raise AddressError(f"{text}: {error}") from error
-
-
-def _domain(text: str) -> Domain:
-    with _naming(text):
-        return Domain.parse(text)
-
-
-def _mailbox(text: str) -> Mailbox:
-    with _naming(text):
-        return Mailbox.parse(text.removeprefix("<").removesuffix(">"))
 
 
 # --- values to data

@@ -24,12 +24,13 @@ from pillarbox.adapters.directory_sqlite import UPGRADES
 from pillarbox.adapters.dns import DnsResolver
 from pillarbox.adapters.spool_schema import VERSION as SPOOL_VERSION
 from pillarbox.adapters.spool_schema import open_reader
-from pillarbox.app.config import Config
+from pillarbox.app.config import Compat, Config, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir, lock_holder
-from pillarbox.core.reply import greeting
+from pillarbox.core.reply import greeting, no_mail_greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
+from pillarbox.engine.service import TO_TERMINALS, Access, AuthOffer
 
 DNS_LIFETIME = 3.0  # seconds
 _GREETING_WAIT = 3.0  # seconds
@@ -80,6 +81,7 @@ def check(path: Path | None) -> Iterator[Finding]:
     yield _ok("not running" if holder is None else f"running: pid {holder or 'unknown'} works on {data.root}")
     for listener in config.listeners:
         yield _port(listener.name, listener.address, config, running=holder is not None)
+        yield from _offers(listener)
     yield from asyncio.run(_dns(config))
 
 
@@ -153,11 +155,35 @@ def _port(name: str, address: Endpoint, config: Config, *, running: bool) -> Fin
     return _ok(f"{what} is free")
 
 
+def _offers(listener: ListenerConfig) -> Iterator[Finding]:
+    """What a listener was told to do that standards, or good sense, advise against."""
+    what = f"listener {listener.name}"
+    if listener.commands.vrfy is Access.OFF and listener.service is Service.MX:
+        yield _warn(
+            f"{what}: VRFY is off, so it gets 502; RFC 5321 section 7.3 asks for 252",
+            'set commands.VRFY = "auth": strangers then get 252, which tells nothing',
+        )
+    if listener.auth is AuthOffer.CLEAR and not listener.address.ip.is_loopback:
+        yield _warn(
+            f"{what}: AUTH is offered in clear text on {listener.address}",
+            'set auth = "tls", so that passwords do not cross the network unprotected',
+        )
+    if listener.compat is Compat.CLASSIC:
+        yield _warn(f"{what}: gives replies that are no longer legal", 'set compat = "strict" where real mail comes')
+    for verb, access in listener.commands.by_verb().items():
+        if verb in TO_TERMINALS and access is Access.ON:
+            yield _warn(
+                f"{what}: {verb.value} is for everybody: strangers may write to terminals",
+                f'set commands.{verb.value} = "trusted" or "auth"',
+            )
+
+
 def _greets_as(address: Endpoint, hostname: str) -> bool:
     """Is what listens there an SMTP server of our name?"""
     try:
         with socket.create_connection((str(address.ip), address.port), _GREETING_WAIT) as connection:
-            return connection.recv(512).startswith(greeting(hostname).wire)
+            said = connection.recv(512)
+            return said.startswith((greeting(hostname).wire, no_mail_greeting(hostname).wire))
     except OSError:
         return False
 

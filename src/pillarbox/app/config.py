@@ -8,7 +8,7 @@ without any. A key of DESIGN's whole that this version can't obey is in LATER, w
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -19,6 +19,8 @@ from pillarbox.app.config_values import Endpoint, IpNetwork, Kind
 from pillarbox.core.address import AddressError, Domain
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import NextHop, Route, TlsPolicy
+from pillarbox.engine.service import COMMANDS, Access, AuthOffer
+from pillarbox.smtp.states import Verb
 
 T = TypeVar("T")
 FILE_NAME = "pillarbox.toml"
@@ -92,15 +94,54 @@ class LogFormat(Enum):
     JSON = "json"
 
 
+class Compat(Enum):
+    STRICT = "strict"
+    CLASSIC = "classic"
+
+
 _LATER_SERVICES = {
     "submission": "message submission",
     "lmtp": "the LMTP service",
-    "odmr": "on-demand mail relay",
 }
 _LATER_TLS = {
     "required": "TLS to the next hop",
     "verified": "TLS to the next hop",
 }
+
+
+_ON_DEMAND = (Access.OFF, Access.AUTH)
+
+
+def _command(verb: Verb, doc: str, *, among: tuple[Access, ...] = tuple(Access)) -> Access:
+    return _one(verb.value, kinds.choice(Access, among=among), COMMANDS[verb].value, doc)
+
+
+@dataclass(frozen=True)
+class CommandsConfig:
+    """Who may use which command."""
+
+    vrfy: Access = _command(
+        Verb.VRFY, "VRFY: whether an address or a name is known. `off` deviates from RFC 5321, which asks for 252."
+    )
+    expn: Access = _command(Verb.EXPN, "EXPN: who is on a list, as far as the list's own rule allows it.")
+    help: Access = _command(Verb.HELP, "HELP. The live status (211) is for operators in any case.")
+    send: Access = _command(Verb.SEND, "SEND: a message to the terminal of a user, never stored.")
+    soml: Access = _command(Verb.SOML, "SOML: a message to the terminal, or the mailbox where there is none.")
+    saml: Access = _command(Verb.SAML, "SAML: a message to the mailbox, and the terminal where there is one.")
+    turn: Access = _command(
+        Verb.TURN, "TURN: the client gets the mail of its domains on the same connection.", among=_ON_DEMAND
+    )
+    atrn: Access = _command(
+        Verb.ATRN,
+        "ATRN: as TURN, for the domains that are named. A listener for `odmr` has it always.",
+        among=_ON_DEMAND,
+    )
+    etrn: Access = _command(
+        Verb.ETRN, "ETRN: starts a delivery of the mail of the client's domains, by their routes.", among=_ON_DEMAND
+    )
+
+    def by_verb(self) -> Mapping[Verb, Access]:
+        return {Verb[name.upper()]: getattr(self, name) for name, _ in documented(CommandsConfig)}
 
 
 @dataclass(frozen=True)
@@ -123,7 +164,42 @@ class ListenerConfig:
         "service",
         kinds.choice(Service, later=_LATER_SERVICES),
         "mx",
-        "What it is for. `mx` takes mail for local domains from anyone, and for others from `relay.networks`.",
+        "What it is for. `mx` takes mail for local domains from anyone, and for others from `relay.networks` and from "
+        "those who have authenticated. `odmr` is on-demand mail relay: ATRN and nothing else, usually on port 366.",
+    )
+    auth: AuthOffer = _one(
+        "auth",
+        kinds.choice(AuthOffer),
+        "tls",
+        "Where AUTH is offered. `tls`: under TLS, and to clients on this machine. `clear`: always, so that passwords "
+        "may cross the network unprotected. `off`: nowhere.",
+    )
+    accepts_mail: bool = _one(
+        "accepts_mail",
+        kinds.switch(),
+        True,
+        "With false it takes no mail at all: the greeting and every command but QUIT get 521.",
+    )
+    compat: Compat = _one(
+        "compat",
+        kinds.choice(Compat),
+        "strict",
+        "`classic` gives the odd pairs of the classical reply table, too: 200 to NOOP and RSET, 504 to a parameter of "
+        "RSET. For testing what clients bear.",
+    )
+    check_sender_domain: bool = _one(
+        "check_sender_domain",
+        kinds.switch(),
+        False,
+        "Ask DNS for the domain of the sender of each message from somebody who may not relay. 550: it does not exist "
+        "or takes no mail; 451: no answer now.",
+    )
+    commands: CommandsConfig = _table(
+        "commands",
+        CommandsConfig,
+        "Who may use which command of the `[[listener]]` above it. `off`: nobody, the reply is 502. `auth`: who has "
+        "authenticated. `trusted`: those, and clients in `relay.networks`. `on`: everybody. Those who may not get 252 "
+        "for VRFY and EXPN, 530 for the others.",
     )
 
 
@@ -152,7 +228,8 @@ class RouteConfig:
         kinds.next_hop(),
         REQUIRED,
         "`mx`: the mail exchangers that DNS names. `smtp://HOST:PORT`: that host, whatever DNS says. "
-        "`maildir`: a mailbox below `data`. `discard`: taken and thrown away, with a record.",
+        "`maildir`: a mailbox below `data`. `discard`: taken and thrown away, with a record. `turn`: kept until who "
+        "owns the domain comes for it, by TURN or ATRN; the default of a relay domain that a user owns.",
     )
     tls: TlsPolicy = _one(
         "tls",
@@ -211,6 +288,29 @@ class LimitsConfig:
         kinds.count(),
         100,
         "Connections at a time from one client address; further ones get 421.",
+    )
+    session_time: float = _one(
+        "session_time", kinds.duration(), "1h", "How long a session may last before it is closed with 421."
+    )
+    transactions: int = _one("transactions", kinds.count(), 10000, "Messages of one session; a further MAIL gets 421.")
+    probes: int = _one(
+        "probes",
+        kinds.count(),
+        100,
+        "Addresses that a client which may not relay can ask for in one session, by VRFY, EXPN, and RCPT without a "
+        "message or for an unknown address; then 421.",
+    )
+    terminal_messages: int = _one(
+        "terminal_messages",
+        kinds.count(),
+        20,
+        "SEND, SOML and SAML a minute from one sender; further ones get 451.",
+    )
+    disk_reserve: int = _one(
+        "disk_reserve",
+        kinds.size(),
+        "10M",
+        "Octets of the disk that are to stay free; a message for which there would be less gets 452.",
     )
     errors: int = _one(
         "errors", kinds.count(), 20, "Refused commands in one session, after which it is closed with 421."
@@ -324,26 +424,10 @@ class LaterKey:
     feature: str
 
 
-_WHO = "a choice of who may use {}"
 LATER: dict[str, LaterKey] = {
     "tls": LaterKey([], "TLS"),
     "listener.tls": LaterKey("off", "TLS"),
-    "listener.auth": LaterKey("tls", "AUTH"),
-    "listener.accepts_mail": LaterKey(True, "a no-mail listener"),
-    "listener.compat": LaterKey("strict", "the classic reply table"),
     "listener.proxy_protocol": LaterKey([], "the PROXY protocol"),
-    "listener.commands.VRFY": LaterKey("auth", _WHO.format("VRFY")),
-    "listener.commands.EXPN": LaterKey("auth", _WHO.format("EXPN")),
-    "listener.commands.HELP": LaterKey("on", _WHO.format("HELP")),
-    "listener.commands.SEND": LaterKey("off", "SEND"),
-    "listener.commands.SOML": LaterKey("off", "SOML"),
-    "listener.commands.SAML": LaterKey("off", "SAML"),
-    "listener.commands.TURN": LaterKey("off", "TURN"),
-    "listener.commands.ATRN": LaterKey("off", "ATRN"),
-    "listener.commands.ETRN": LaterKey("off", "ETRN"),
     "route.credentials": LaterKey(REQUIRED, "AUTH at the next hop"),
     "retry.warn": LaterKey("4h", "a warning of delay"),
-    "limits.session_time": LaterKey(REQUIRED, "a limit on the length of a session"),
-    "limits.transactions": LaterKey(REQUIRED, "a limit on transactions"),
-    "limits.probes": LaterKey(REQUIRED, "a limit on probes"),
 }

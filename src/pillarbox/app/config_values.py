@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,9 +24,8 @@ E = TypeVar("E", bound=Enum)
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_SIZE = re.compile(r"(\d{1,12})([KMG])?")
-_SIZE_UNITS = {None: 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-MAX_SIZE = 2 * 1024**3
+_SIZE = re.compile(r"(\d{1,12})([KMGT])?")
+_SIZE_UNITS = {None: 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_DURATION = 1000 * 86400
@@ -93,17 +92,20 @@ def _within(number: int, least: int, most: int) -> int:
 # --- numbers
 
 
-def size() -> Kind[int]:
+def size(*, most: str = "2G") -> Kind[int]:
     """Octets."""
-    return Kind('1 to 2G octets, as a number or with a unit: 26214400, "10K", "25M", "1G"', _read_size)
+
+    def read(value: object) -> int:
+        octets = _octets(value) if isinstance(value, str) else _integer(value)
+        return _within(octets, 1, _octets(most))
+
+    return Kind(f'1 to {most} octets, as a number or with a unit: 26214400, "10K", "25M", "1G"', read)
 
 
-def _read_size(value: object) -> int:
-    if not isinstance(value, str):
-        return _within(_integer(value), 1, MAX_SIZE)
-    if not (match := _SIZE.fullmatch(value.strip())):
+def _octets(text: str) -> int:
+    if not (match := _SIZE.fullmatch(text.strip())):
         raise ValueError("not a size")
-    return _within(int(match[1]) * _SIZE_UNITS[match[2]], 1, MAX_SIZE)
+    return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
 def duration(*, least: int = 1) -> Kind[float]:
@@ -127,9 +129,10 @@ def count() -> Kind[int]:
 # --- words
 
 
-def choice(values: type[E], *, later: Mapping[str, str] | None = None) -> Kind[E]:
-    """One of an enumeration's values. `later` maps words of later versions to the feature that they need."""
-    words = {member.value: member for member in values if member.value not in (later or {})}
+def choice(values: type[E], *, later: Mapping[str, str] | None = None, among: Sequence[E] = ()) -> Kind[E]:
+    """One of an enumeration's values, or of those `among` them. `later` maps words of later versions to the feature
+    that they need."""
+    words = {member.value: member for member in among or values if member.value not in (later or {})}
 
     def read(value: object) -> E:
         word = _string(value)
@@ -140,6 +143,17 @@ def choice(values: type[E], *, later: Mapping[str, str] | None = None) -> Kind[E
         raise ValueError("no such value")
 
     return Kind(", ".join(f'"{word}"' for word in words), read, tuple(words))
+
+
+def switch() -> Kind[bool]:
+    """Yes or no."""
+
+    def read(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("neither true nor false")
+        return value
+
+    return Kind("true or false", read)
 
 
 def name() -> Kind[str]:
@@ -189,7 +203,8 @@ def next_hop() -> Kind[NextHop]:
         except ValueError as error:
             raise Complete(str(error)) from error
 
-    return Kind('"mx", "smtp://HOST", "smtp://HOST:PORT", "maildir", "discard"', read, ("mx", "maildir", "discard"))
+    words = ("mx", "maildir", "discard", "turn")
+    return Kind('"mx", "smtp://HOST", "smtp://HOST:PORT", "maildir", "discard", "turn"', read, words)
 
 
 # --- the network

@@ -135,7 +135,7 @@ class _Daemon:
 
     def _control(self, house: House) -> ControlServer:
         async def handle(verb: str, args: Mapping[str, Any], body: bytes) -> object:
-            admin = _admin(house.data, DataControl(house.data, house.queue))  # by the present configuration
+            admin = _admin(house.data, DataControl(house.data, house.queue), house)  # by the present configuration
             return await perform(admin, verb, args, body)
 
         return ControlServer(self._folder.socket, handle, max_body=2 * self._config.limits.message_size)
@@ -152,13 +152,14 @@ def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
-def _admin(data: Data, control: DataControl) -> Admin:
+def _admin(data: Data, control: DataControl, house: House | None = None) -> Admin:
     return Admin(
         data.config,
         store=data.store,
         directory=data.directory,
         reader=SqliteSpoolReader(data.spool),
         queue=control,
+        live=house,
     )
 
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from pillarbox.adapters.directory_sqlite import DirectoryStore
 from pillarbox.adapters.system import sync_directory
 from pillarbox.app.config import Config, default_hostname
+from pillarbox.app.control import socket_in
 from pillarbox.core.address import MAX_LOCAL_PART, AddressError, Domain, LocalPart
 
 _LOCK_POLL = 0.05  # seconds
@@ -73,15 +74,11 @@ class DataDir:
 
     @property
     def socket(self) -> Path:
-        return control_socket(self.root)
+        return socket_in(self.root)
 
 
 def directory_db(root: Path) -> Path:
     return root / "directory.db"
-
-
-def control_socket(root: Path) -> Path:
-    return root / "control.sock"
 
 
 class DataLock:

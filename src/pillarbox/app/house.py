@@ -12,19 +12,31 @@ import random
 import socket
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
-from pillarbox.adapters.discard import DiscardMailer
 from pillarbox.adapters.dns import DnsResolver
+from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer
+from pillarbox.adapters.mailbox_usage import MaildirUsage
 from pillarbox.adapters.maildir import MaildirMailer
+from pillarbox.adapters.passwords import Argon2Accounts
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.adapters.system import SystemClock
-from pillarbox.app.config import Config, ListenerConfig
+from pillarbox.adapters.terminals import Terminals
+from pillarbox.app.admin import Data as Json
+from pillarbox.app.admin import Fetch
+from pillarbox.app.config import Compat, Config, ListenerConfig
+from pillarbox.app.config import Service as ListenerService
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
+from pillarbox.app.fetching import Fetching
+from pillarbox.app.watching import Watching, watch
+from pillarbox.core.address import Mailbox
+from pillarbox.engine.answers import Answers
 from pillarbox.engine.ids import IdSource
+from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
-from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost
-from pillarbox.engine.session import Service
+from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, Turn
+from pillarbox.engine.service import AuthOffer, Service
+from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
@@ -32,7 +44,7 @@ from pillarbox.net.pool import SmtpMailer, Ways
 log = logging.getLogger(__name__)
 
 MAILDIR_JOBS = 32  # in flight
-DISCARD_JOBS = 10_000
+INSTANT_JOBS = 10_000
 FORGET_EVERY = 3600.0  # seconds between looks at the history
 
 
@@ -49,7 +61,7 @@ class Data:
         if wants_seed(config, folder):
             seed_defaults(self.store)
         self.directory = LiveDirectory(self.store, config.hostname)
-        self.spool = SqliteSpool(folder.spool_db, folder.bodies, loop)
+        self.spool = SqliteSpool(folder.spool_db, folder.bodies, loop, reserve=config.limits.disk_reserve)
         self.ids = IdSource(self.clock, self.spool.last_id)
 
     async def close(self) -> None:
@@ -78,13 +90,27 @@ class House:
                 hostname=self.config.hostname,
             ),
         )
-        self._ways = self._make_ways()
+        self.ways = self._make_ways()
         self._census = Census()
+        self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
+        self._accounts = Argon2Accounts(data.directory)
+        self._usage = MaildirUsage(data.folder.mail)
+        self._terminal_rate = Rate(self.config.limits.terminal_messages)
+        self.answers = Answers(
+            accounts=self._accounts,
+            mailboxes=self._usage,
+            presence=self.terminals,
+            resolver=self.ways.resolver,
+            spool=data.spool,
+            queue=self.queue,
+            clock=data.clock,
+            connections=lambda: self._census.total,
+        )
+        self._fetching = Fetching(self._fetch_listener, lambda: self.ways)
+        self._hand_overs = HandOvers(self.queue, lambda: self.ways)
         self._draining: set[asyncio.Task[None]] = set()  # listeners that a reload took away
         self._forgetting: asyncio.Task[None] | None = None
         self._timer = data.clock.call_later(1.0, self._forget_soon)
-
-    # --- what the configuration decides
 
     def _make_ways(self) -> Ways:
         data = self.data
@@ -97,6 +123,20 @@ class House:
             shuffle=random.shuffle,
         )
 
+    def _login(self, name: str) -> Mailbox | None:
+        user = self.data.directory.login(name)
+        return None if user is None else user.mailbox
+
+    # --- what an operator may ask of a running server; meets admin.LiveControl
+
+    async def fetch(self, wanted: Fetch) -> Json:
+        return await self._fetching.fetch(wanted)
+
+    def watch(self, name: str) -> Watching:
+        return watch(self.terminals, self.data.directory.login, name)
+
+    # --- what the configuration decides
+
     def _open_lane(self, name: str, route: Route) -> Lane:
         data = self.data
         match route.next_hop:
@@ -104,11 +144,14 @@ class House:
                 mailer = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
                 return Lane(mailer, MAILDIR_JOBS)
             case Discard():
-                return Lane(DiscardMailer(asyncio.get_running_loop()), DISCARD_JOBS)
+                return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS)
+            case Turn():
+                return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS)
             case (Mx() | SmartHost()) as next_hop:
-                return Lane(SmtpMailer(next_hop, self._ways), self.config.limits.connections_per_next_hop)
+                return Lane(SmtpMailer(next_hop, self.ways), self.config.limits.connections_per_next_hop)
 
-    def _service(self, listener: ListenerConfig) -> Service:
+    def service(self, listener: ListenerConfig) -> Service:
+        """What its sessions share, by the present configuration."""
         config, data = self.config, self.data
         return Service(
             listener=listener.name,
@@ -117,6 +160,17 @@ class House:
             message_size=config.limits.message_size,
             recipients=config.limits.recipients,
             errors=config.limits.errors,
+            transactions=config.limits.transactions,
+            probes=config.limits.probes,
+            commands=listener.commands.by_verb(),
+            auth=listener.auth,
+            accepts_mail=listener.accepts_mail,
+            odmr=listener.service is ListenerService.ODMR,
+            classic=listener.compat is Compat.CLASSIC,
+            checks_sender_domain=listener.check_sender_domain,
+            presence=self.terminals,
+            terminal_rate=self._terminal_rate,
+            spool_fault=data.spool.refuses,
             relay_networks=config.relay.networks,
             directory=data.directory,
             clock=data.clock,
@@ -125,7 +179,7 @@ class House:
 
     def _bounds(self) -> Bounds:
         limits = self.config.limits
-        return Bounds(limits.connections, limits.connections_per_address, limits.idle)
+        return Bounds(limits.connections, limits.connections_per_address, limits.idle, limits.session_time)
 
     # --- life
 
@@ -138,16 +192,26 @@ class House:
         self.queue.start()
         return lines
 
-    async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
+    def listener(self, service: Service) -> Listener:
+        """One that does not listen yet."""
         data = self.data
-        listener = Listener(
-            self._service(config),
+        return Listener(
+            service,
             self._bounds(),
             spool=data.spool,
             accept=self.queue.accept,
+            answers=self.answers,
+            hand_over=self._hand_overs.take,
             clock=data.clock,
             census=self._census,
         )
+
+    def _fetch_listener(self, name: str) -> Listener:
+        """Through which mail comes that is fetched."""
+        return self.listener(self.service(ListenerConfig(name=name, auth=AuthOffer.OFF)))
+
+    async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
+        listener = self.listener(self.service(config))
         await listener.listen(bound)
         self.listeners[key(config)] = listener
         return f"listening {config.name} {_printed(bound)}"
@@ -156,7 +220,10 @@ class House:
         """Work by another configuration from now on; connections go on by the one they began with."""
         self.config = config
         self.data.config = config
-        self._ways = self._make_ways()
+        self.ways = self._make_ways()
+        self.answers.resolver = self.ways.resolver
+        self.data.spool.reserve = config.limits.disk_reserve
+        self._terminal_rate = Rate(config.limits.terminal_messages)
         self.queue.router = _router(config, self.data)
         self.queue.retry = config.retry.policy()
         wanted = {key(listener): listener for listener in config.listeners}
@@ -165,7 +232,7 @@ class House:
             self._draining.add(draining)
             draining.add_done_callback(self._draining.discard)
         for name, listener in self.listeners.items():
-            listener.service = self._service(wanted[name])
+            listener.service = self.service(wanted[name])
             listener.bounds = self._bounds()
         return [await self._listen(wanted[name], bound) for name, bound in sockets.items()]
 
@@ -173,8 +240,15 @@ class House:
         """Drain: transactions end within the configured time, deliveries too; the rest is due at the next start."""
         grace = self.config.limits.drain
         self._timer.cancel()
-        await asyncio.gather(*(listener.drain(grace) for listener in self.listeners.values()), *self._draining)
+        await asyncio.gather(
+            *(listener.drain(grace) for listener in self.listeners.values()),
+            self._fetching.close(grace),
+            self._hand_overs.close(grace),
+            *self._draining,
+        )
         await self.queue.close(grace)
+        self._accounts.close()
+        self._usage.close()
         if self._forgetting is not None:
             await self._forgetting
 

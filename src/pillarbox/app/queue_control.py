@@ -55,9 +55,9 @@ class DataControl:
         found: dict[Mailbox, Recipient] = {}
         for mailbox in recipients:
             resolution = self._data.directory.resolve(mailbox)
-            targets = resolution.targets if isinstance(resolution, Accepted) else (mailbox,)
-            for target in targets:
-                found.setdefault(target, Recipient(target, mailbox))
+            accepted = resolution if isinstance(resolution, Accepted) else Accepted((mailbox,))
+            for target in accepted.targets:
+                found.setdefault(target, Recipient(target, mailbox, accepted.owners.get(target)))
         return tuple(found.values())
 
     def _keep(self, message: Message, done: SpoolCallback) -> None:

@@ -1,7 +1,8 @@
 """The pages that are made from the code: `python -m pillarbox.app.reference [DIRECTORY]`, by default in `docs`.
 
-`configuration.md` from the fields of `config.py`, `cli.md` from the parser of `cli`, `states.md` from the tables of
-`smtp/states.py`. Nothing is said here that is said there; a test holds the committed pages against what this gives.
+`configuration.md` from the fields of `config.py`, `cli.md` from the parser of `cli`, `replies.md` from `core/table.py`,
+`states.md` from the tables of `smtp/states.py`. Nothing is said here that is said there; a test holds the committed
+pages against what this gives.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from pillarbox.app.cli import parser
 from pillarbox.app.config import LATER, REQUIRED, Config, Section, Setting, documented
 from pillarbox.app.config_values import shown
+from pillarbox.core.table import COMMANDS, TABLE, Command, Entry
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, SERVER, ClientState, ServerState, Verb
 
 DIRECTORY = Path("docs")
@@ -26,6 +28,7 @@ def pages() -> Mapping[str, str]:
     return {
         "reference/configuration.md": "\n".join(_configuration()),
         "reference/cli.md": "\n".join(_cli()),
+        "reference/replies.md": "\n".join(_replies()),
         "explanation/states.md": "\n".join(_states()),
     }
 
@@ -64,16 +67,25 @@ def _configuration() -> Iterator[str]:
         else:
             yield from _setting(known, "##")
     for section in sections:
-        yield f"## `[[{section.key}]]`\n" if section.many else f"## `[{section.key}]`\n"
-        yield f"{section.doc}\n"
-        for _, known in documented(section.table):
-            if isinstance(known, Setting):
-                yield from _setting(known, "###")
+        yield from _section(section, section.key)
     yield _LATER
     yield "| key | only value | feature |\n| --- | --- | --- |"
     for key, later in LATER.items():
         yield f"| `{key}` | {'' if later.only is REQUIRED else f'`{shown(later.only)}`'} | {later.feature} |"
     yield ""
+
+
+def _section(section: Section, name: str) -> Iterator[str]:
+    yield f"## `[[{name}]]`\n" if section.many else f"## `[{name}]`\n"
+    yield f"{section.doc}\n"
+    inner = []
+    for _, known in documented(section.table):
+        if isinstance(known, Section):
+            inner.append(known)
+        else:
+            yield from _setting(known, "###")
+    for below in inner:
+        yield from _section(below, f"{name}.{below.key}")
 
 
 def _setting(known: Setting, level: str) -> Iterator[str]:
@@ -149,6 +161,48 @@ def _name(action: argparse.Action) -> str:
     if not action.option_strings:
         return str(metavar)
     return f"{action.option_strings[0]} {metavar}" if metavar else action.option_strings[0]
+
+
+# --- replies.md
+
+_REPLIES = """\
+# Commands and replies
+
+Every reply that this server gives to a command, and when. The commands stand in the order of the classical table, with
+its {classical} pairs of a command and a code: those of RFC 821 section 4.3, of EHLO, 200 (RFC 876), 521 (RFC 1846), and
+252 for VRFY. The {later} other pairs came later; some are listed because a standard allows them, and say that this
+server does not give them. `pillarbox replies COMMAND` and `pillarbox replies CODE` print the same facts, and so does
+HELP over SMTP.
+
+Success: done. Intermediate: go on. Failure: the command was understood and can't be carried out. Error: the command was
+not understood, is not offered, or may not come now. Where several enhanced codes may go with a code, the condition says
+which; greetings, replies to HELO and EHLO, and 334 and 354 have none. Keys of the configuration are in the
+[reference](configuration.md).
+"""
+
+
+def _replies() -> Iterator[str]:
+    yield _MADE.format("`src/pillarbox/core/table_mail.py` and `table_other.py`")
+    classical = sum(entry.classical for entry in TABLE)
+    yield _REPLIES.format(classical=classical, later=len(TABLE) - classical)
+    for command in COMMANDS.values():
+        yield from _command(command)
+
+
+def _command(command: Command) -> Iterator[str]:
+    name = f"`{command.name}`" if command.name == "." else command.name
+    yield f"## {name}\n"
+    yield f"```\n{command.syntax}\n```\n"
+    yield f"{command.summary} {command.source}.\n"
+    yield "| code | class | since | enhanced codes | when | source |\n| --- | --- | --- | --- | --- | --- |"
+    yield from (_pair(entry) for entry in TABLE if entry.command == command.name)
+    yield ""
+
+
+def _pair(entry: Entry) -> str:
+    since = "classical" if entry.classical else "later"
+    cells = (entry.code, entry.klass.name.lower(), since, " ".join(entry.enhanced), entry.condition, entry.source)
+    return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
 
 
 # --- states.md

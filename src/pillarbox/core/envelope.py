@@ -63,6 +63,11 @@ class Recipient:
     original: Mailbox  # the address in RCPT; differs from `address` behind an alias
     owner: Mailbox | None = None  # behind a list: the reverse-path in place of the sender's (RFC 5321 §3.9.2)
 
+    @property
+    def forwarded(self) -> bool:
+        """Whether an address of ours stands between the sender and this one."""
+        return self.original is not self.address and self.original != self.address
+
 
 class Mode(Enum):
     """How the transaction was begun, and so where its message is to go (RFC 821 §3.4)."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _FOLD = re.compile(rb"\r\n[ \t]+")
-_WANTED = frozenset((b"from", b"subject", b"message-id", b"date"))
+_WANTED = frozenset((b"from", b"subject", b"message-id", b"date", b"delivered-to"))
 MAX_FIELD = 998  # characters kept of a field that people search by
 
 
@@ -25,6 +25,7 @@ class HeaderView(NamedTuple):
     subject: str
     message_id: str
     date: str
+    delivered_to: tuple[str, ...] = ()  # every Delivered-To, case-folded (RFC 9228)
 
 
 def header_end(octets: bytes) -> int | None:
@@ -38,6 +39,7 @@ def header_end(octets: bytes) -> int | None:
 def view_header(header: bytes) -> HeaderView:
     """Read the header section; of a field that stands there twice the first counts."""
     received = 0
+    delivered_to: tuple[str, ...] = ()
     found: dict[bytes, str] = {}
     if header.find(b"\r\n ") >= 0 or header.find(b"\r\n\t") >= 0:
         header = _FOLD.sub(b" ", header)
@@ -46,10 +48,16 @@ def view_header(header: bytes) -> HeaderView:
         key = name.rstrip(b" \t").lower()
         if key == b"received":
             received += 1
-        elif key in _WANTED and key not in found:
-            found[key] = value.strip(b" \t").decode("utf-8", "replace")[:MAX_FIELD]
+        elif key in _WANTED:
+            text = value.strip(b" \t").decode("utf-8", "replace")[:MAX_FIELD]
+            if key == b"delivered-to":
+                delivered_to += (text.casefold(),)
+            elif key not in found:
+                found[key] = text
     get = found.get
-    return HeaderView(received, get(b"from", ""), get(b"subject", ""), get(b"message-id", ""), get(b"date", ""))
+    return HeaderView(
+        received, get(b"from", ""), get(b"subject", ""), get(b"message-id", ""), get(b"date", ""), delivered_to
+    )
 
 
 @lru_cache(maxsize=8)

@@ -62,6 +62,11 @@ class Reply:
             wire += f"{self.code}{mark}{prefix}{line}\r\n"
         object.__setattr__(self, "wire", wire.encode("ascii"))
 
+    @property
+    def bare(self) -> Reply:
+        """The same without its enhanced code, for where none may stand (RFC 2034 §4)."""
+        return Reply(self.code, None, self.lines, self.closes)
+
     def __str__(self) -> str:
         return f"{self.code} {_prefix(self.enhanced)}{' / '.join(self.lines)}"
 
@@ -101,7 +106,17 @@ IDLE = _reply(421, "4.4.2", "Idle for too long, closing transmission channel", c
 TOO_MANY_ERRORS = _reply(421, "4.7.0", "Too many errors, closing transmission channel", closes=True)
 TOO_MUCH_GARBAGE = _reply(421, "4.7.0", "Octets that no command can hold, closing transmission channel", closes=True)
 OUR_FAULT = _reply(421, "4.3.0", "Internal error, closing transmission channel", closes=True)
+TOO_LONG_A_SESSION = _reply(421, "4.3.2", "Session has lasted too long, closing transmission channel", closes=True)
+TOO_MANY_TRANSACTIONS = _reply(421, "4.7.0", "Too many transactions in one session", closes=True)
+TOO_MANY_PROBES = _reply(421, "4.7.0", "Too many addresses asked for, closing transmission channel", closes=True)
 IMPERSONATION = _reply(550, None, "That name is ours")
+NO_MAIL_HERE = _reply(521, "5.3.2", "This host does not accept mail")  # RFC 7504 §3
+
+
+@lru_cache(maxsize=16)
+def no_mail_greeting(hostname: str) -> Reply:
+    return _reply(521, None, f"{hostname} does not accept mail")
+
 
 # --- commands that can't be understood, or not now (RFC 5321 §4.2.4, §4.3.2)
 
@@ -119,6 +134,9 @@ NEED_HELO = _reply(503, "5.5.1", "Say HELO or EHLO first")
 NEED_MAIL = _reply(503, "5.5.1", "Need MAIL before")
 NEED_RCPT = _reply(503, "5.5.1", "Need RCPT before")
 NESTED_MAIL = _reply(503, "5.5.1", "Transaction already open")
+IN_TRANSACTION = _reply(503, "5.5.1", "Not inside a mail transaction")
+UNKNOWN_PARAMETER_OF_COMMAND = _reply(504, "5.5.4", "Command parameter not implemented")
+AUTH_NEEDED = _reply(530, "5.7.0", "Authentication required")  # RFC 4954 §6
 
 # --- the mail transaction (RFC 5321 §3.3)
 
@@ -129,14 +147,23 @@ RECIPIENT_SYNTAX = _reply(501, "5.1.3", "Syntax: RCPT TO:<forward-path> [paramet
 NON_ASCII_PATH = _reply(553, "5.6.7", "Address is not ASCII and SMTPUTF8 is not offered")
 BAD_PARAMETER = _reply(501, "5.5.4", "Parameter value not understood")
 UNKNOWN_PARAMETER = _reply(555, "5.5.4", "Parameter not recognised")
+SENDER_UNKNOWN = _reply(550, "5.1.8", "Sender's domain does not exist, or has no host that takes mail")
+SENDER_NULL_MX = _reply(550, "5.7.27", "Sender's domain takes no mail (null MX)")  # RFC 7505 §4.2
+SENDER_UNCHECKED = _reply(451, "4.4.3", "Sender's domain can't be looked up now, try again later")
 NO_SUCH_USER = _reply(550, "5.1.1", "No such user here")
 BAD_FORWARDING = _reply(550, "5.4.6", "Forwarding of this address leads in a circle or nowhere")
+MAILBOX_DISABLED = _reply(550, "5.2.1", "Mailbox disabled, not accepting messages")
+MAILBOX_FULL = _reply(552, "5.2.2", "Mailbox full")
+MAILBOX_NEARLY_FULL = _reply(450, "4.2.2", "Mailbox full for now, try again later")
+MAILBOX_UNREADABLE = _reply(451, "4.3.0", "Mailbox can't be looked at now, try again later")
+MAY_NOT_POST = _reply(550, "5.7.2", "You may not post to this list")
 RELAY_DENIED = _reply(550, "5.7.1", "Relaying denied")
 TOO_MANY_RECIPIENTS = _reply(452, "4.5.3", "Too many recipients")
 NO_VALID_RECIPIENTS = _reply(554, "5.5.1", "No valid recipients")
 START_DATA = _reply(354, None, "End data with <CRLF>.<CRLF>")
 TOO_BIG = _reply(552, "5.3.4", "Message size exceeds the limit")
 LOOP = _reply(554, "5.4.6", "Too many Received fields: the message is looping")
+FORWARDING_LOOP = _reply(554, "5.4.6", "The message was forwarded by this address before: it is looping")
 HEADER_TOO_BIG = _reply(554, "5.6.0", "Header section too large")
 BARE_OCTET_IN_DATA = _reply(554, "5.6.0", "Bare CR, bare LF or NUL in the message", closes=True)
 NO_SPACE = _reply(452, "4.3.1", "Insufficient system storage")
@@ -151,12 +178,95 @@ def queued(message_id: str) -> Reply:
     return Reply(250, _SAFE, (f"queued as {message_id}",))
 
 
+def announced(forward_path: str) -> Reply:
+    """RFC 5321 §3.4."""
+    return _reply(251, "2.1.5", f"User not local; will forward to <{forward_path}>")
+
+
+def moved(forward_path: str) -> Reply:
+    """RFC 5321 §3.4."""
+    return _reply(551, "5.1.6", f"User not local; please try <{forward_path}>")
+
+
+# --- the terminal (RFC 821 §3.4)
+
+NOT_ACTIVE = _reply(450, "4.2.1", "User not active now")
+NO_TERMINAL_ELSEWHERE = _reply(550, "5.3.3", "SEND reaches the terminals of this host only")
+TOO_MANY_SHOWN = _reply(451, "4.7.1", "Too many messages to terminals from you, try again later")
+SHOWN = _reply(250, "2.0.0", "Shown on the terminal")
+NOT_SHOWN = _reply(450, "4.2.1", "Terminal gone or busy, not shown")
+
+# --- AUTH (RFC 4954)
+
+AUTHENTICATED = _reply(235, "2.7.0", "Authentication succeeded")
+AUTH_CONTINUE = _reply(334, None, "")
+AUTH_FAULT = _reply(454, "4.7.0", "Temporary authentication failure")
+AUTH_LINE_TOO_LONG = _reply(500, "5.5.6", "Authentication exchange line is too long")
+AUTH_BASE64 = _reply(501, "5.5.2", "Not base64")
+AUTH_CANCELLED = _reply(501, "5.7.0", "Authentication cancelled")
+AUTH_MALFORMED = _reply(501, "5.5.2", "Not what the mechanism asks for")
+AUTH_MECHANISM = _reply(504, "5.5.4", "Authentication mechanism not offered")
+AUTH_FAILED = _reply(535, "5.7.8", "Authentication credentials invalid")
+AUTH_NEEDS_TLS = _reply(538, "5.7.11", "Encryption required for authentication")
+AUTH_DONE = _reply(503, "5.5.1", "Already authenticated")
+
+# --- TURN, ATRN, ETRN (RFC 821 §3.8, RFC 2645, RFC 1985)
+
+TURN_OK = _reply(250, "2.0.0", "OK now reversing the connection")
+TURN_NOTHING_OWNED = _reply(502, "5.7.1", "You own no domain here")
+TURN_NOTHING_QUEUED = _reply(502, "5.5.1", "Nothing is queued for you")
+ATRN_NOT_OWNED = _reply(450, "4.7.1", "ATRN request refused: not a domain of yours")
+ATRN_NO_MAIL = _reply(453, "4.2.0", "You have no mail")
+TURN_FAULT = _reply(451, "4.3.0", "Unable to process the request now")
+ETRN_NOTHING_QUEUED = _reply(251, "2.0.0", "No messages waiting for node")
+ETRN_FAULT = _reply(458, "4.3.0", "Unable to queue messages for node")
+ETRN_NO_HOST = _reply(458, "4.4.0", "Unable to queue messages for node: no host is registered for it, use TURN or ATRN")
+ETRN_NOT_ALLOWED = _reply(459, "4.7.1", "Node not allowed: not a domain of yours")
+
+
+def etrn_started(count: int) -> Reply:
+    return _reply(253, "2.0.0", f"{count} pending messages for node started")
+
+
 # --- the rest
 
 RESET_OK = _reply(250, "2.0.0", "Flushed")
+RESET_CLASSIC = _reply(200, "2.0.0", "Flushed")  # RFC 876; only with compat = "classic"
 NOOP_OK = _reply(250, "2.0.0", "OK")
+NOOP_CLASSIC = _reply(200, "2.0.0", "OK")
 CANNOT_VERIFY = _reply(252, "2.5.0", "Cannot VRFY user, but will accept message and attempt delivery")
+CANNOT_EXPAND = _reply(252, "2.5.0", "Cannot EXPN list, but will accept message and attempt delivery")
+NO_SUCH_TOPIC = _reply(504, "5.5.4", "No help on that; HELP alone lists the topics")
+
+
+def status(lines: tuple[str, ...]) -> Reply:
+    return _reply(211, "2.0.0", *lines)
 
 
 def help_text(lines: tuple[str, ...]) -> Reply:
     return _reply(214, "2.0.0", *lines)
+
+
+# --- VRFY and EXPN
+
+MAILBOX_SYNTAX = _reply(553, "5.1.3", "Illegal mailbox syntax")
+THAT_IS_A_LIST = _reply(550, "5.1.1", "That is a mailing list, not a user")  # RFC 5321 §3.5.1
+THAT_IS_A_USER = _reply(550, "5.1.1", "That is a user name, not a mailing list")  # RFC 5321 §3.5.1
+NO_SUCH_LIST = _reply(550, "5.1.1", "No such mailing list here")
+WHICH_LIST = _reply(550, "5.1.4", "More than one list has that name, give its address")
+LIST_ACCESS_DENIED = _reply(550, "5.7.2", "Access denied to you")
+LIST_SYNTAX = _reply(501, "5.1.3", "Illegal mailbox syntax")
+
+
+def verified(who: str) -> Reply:
+    return _reply(250, "2.1.5", who)
+
+
+def ambiguous(candidates: tuple[str, ...]) -> Reply:
+    """RFC 5321 §3.5.1."""
+    return _reply(553, "5.1.4", "User ambiguous; possibilities are", *candidates)
+
+
+def expanded(members: tuple[str, ...]) -> Reply:
+    """RFC 5321 §3.5.2."""
+    return _reply(250, "2.1.5", *members)

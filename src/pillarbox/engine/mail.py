@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
@@ -56,6 +57,13 @@ class Row:
     attempts: int = 0
 
 
+class Place(NamedTuple):
+    """Where the recipients of a domain wait."""
+
+    lane: str
+    domain: Domain
+
+
 class Leased(NamedTuple):
     """What was taken from the disk: some recipients of a message, and how many of it still wait there."""
 
@@ -66,11 +74,24 @@ class Leased(NamedTuple):
 
 @dataclass(slots=True)
 class Job:
-    """One transaction to be tried: some recipients of one message that share a lane."""
+    """One transaction to be tried: some recipients of one message that share a lane, and get the same text with the
+    same reverse-path."""
 
     message: Message
     rows: list[Row]
     lane: str
+
+    @property
+    def sender(self) -> Mailbox | None:
+        """The reverse-path: behind a list its owner, but for what must not be answered (RFC 5321 §3.9.2)."""
+        sender = self.message.envelope.sender
+        return sender if sender is None else self.rows[0].recipient.owner or sender
+
+    @property
+    def forwarder(self) -> Mailbox | None:
+        """The address of ours that forwards the message on, None where none does."""
+        recipient = self.rows[0].recipient
+        return recipient.original if recipient.forwarded else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +120,11 @@ class Failed:
     next_hop: str
     status: EnhancedCode
     remote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Deferred):
+    """Nothing was tried: it waits until its owner comes for it, or for too long."""
 
 
 Outcome = Delivered | Deferred | Failed

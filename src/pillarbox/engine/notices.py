@@ -13,7 +13,7 @@ from pillarbox.engine.dsn import NOTICE_LISTENER, Undelivered, failure_notice, m
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.intake import MAX_HEADER
 from pillarbox.engine.mail import Message
-from pillarbox.engine.ports import Accepted, Clock, Directory, NotLocal, Spool, SpoolError
+from pillarbox.engine.ports import Accepted, Clock, Directory, NotLocal, Relayed, Spool, SpoolError
 from pillarbox.engine.records import Kind, Record
 
 
@@ -25,9 +25,10 @@ class Notices:
         self._directory = directory
         self._hostname = hostname
 
-    async def make(self, message: Message, undelivered: list[Undelivered]) -> tuple[Message | None, Record]:
-        """The notice about these recipients, and the record of it or of why there is none."""
-        sender = message.envelope.sender
+    async def make(
+        self, message: Message, sender: Mailbox | None, undelivered: list[Undelivered]
+    ) -> tuple[Message | None, Record]:
+        """The notice about these recipients to that reverse-path, and the record of it or of why there is none."""
         if sender is None or not may_notify(message):
             return None, self._record(message, "none: the message is a notice itself, or has the null reverse-path")
         recipients = self._recipients(sender)
@@ -38,7 +39,7 @@ class Notices:
 
     def _recipients(self, sender: Mailbox) -> tuple[Recipient, ...]:
         resolution = self._directory.resolve(sender)
-        if isinstance(resolution, NotLocal):
+        if isinstance(resolution, NotLocal | Relayed):
             return (Recipient(sender, sender),)
         if isinstance(resolution, Accepted):
             return tuple(Recipient(target, sender) for target in resolution.targets)

@@ -8,7 +8,7 @@ moment. No port lets an exception of its technique through: faults are the value
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
-from pillarbox.engine.mail import Job, Leased, Message, Report, Unit
+from pillarbox.engine.mail import Job, Leased, Message, Place, Report, Unit
 
 # --- time
 
@@ -66,6 +66,21 @@ class Spool(Protocol):
 
     async def lease(self, now: float, limit: int) -> list[Leased]:
         """Take messages with recipients that are due, earliest first. Raises SpoolError."""
+
+    async def lease_at(self, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
+        """Take what waits in those places, due or not, of messages behind `after`: oldest first. Raises SpoolError."""
+
+    async def waiting_at(self, places: Sequence[Place]) -> int:
+        """How many recipients wait there. Raises SpoolError."""
+
+    async def make_due_at(self, places: Sequence[Place], now: float) -> int:
+        """Let what waits there be tried now; gives how many. Raises SpoolError."""
+
+    async def depth(self) -> tuple[int, float | None]:
+        """How many recipients are not settled, and when the oldest message of them came. Raises SpoolError."""
+
+    def refuses(self, octets: int) -> SpoolError | None:
+        """Why a message of so many octets can't be stored now, as far as it is known without trying."""
 
     async def next_due(self) -> float | None:
         """When the earliest scheduled recipient is due; None when there is none. Raises SpoolError."""
@@ -125,6 +140,7 @@ class Accepted:
     """Mail for the address is taken; `targets` are where it goes, at least one: users here or addresses elsewhere."""
 
     targets: tuple[Mailbox, ...]
+    limited: bool = False  # the only target is a user with a quota
     announced: Mailbox | None = None  # a forward that is told to the client: 251 (RFC 5321 §3.4)
     owners: Mapping[Mailbox, Mailbox] = field(default_factory=dict)  # of targets behind a list: who gets its bounces
     postings: tuple[Posting, ...] = ()  # of the lists on the way: all must permit the sender

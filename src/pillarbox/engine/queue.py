@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.dsn import Undelivered
 from pillarbox.engine.mail import (
@@ -22,8 +23,10 @@ from pillarbox.engine.mail import (
     Delivered,
     Failed,
     Job,
+    Kept,
     Message,
     Outcome,
+    Place,
     Report,
     Row,
     State,
@@ -33,7 +36,7 @@ from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import Clock, Mailer, Spool, SpoolCallback, SpoolError, Timer
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import GiveUp, RetrySchedule
-from pillarbox.engine.routing import Route, Router
+from pillarbox.engine.routing import Route, Router, Turn
 
 log = logging.getLogger(__name__)
 
@@ -169,38 +172,83 @@ class Queue:
         self._timer_due = float("inf")
         self.wake()
 
+    # --- on demand: who owns a domain comes for its mail
+
+    def _places(self, domains: Sequence[Domain]) -> list[tuple[Place, Route]]:
+        return [self.router.place(domain) for domain in domains]
+
+    async def waiting(self, domains: Sequence[Domain]) -> int:
+        """How many recipients of these domains wait. Raises SpoolError."""
+        return await self._spool.waiting_at([place for place, _ in self._places(domains)])
+
+    async def release(self, domains: Sequence[Domain]) -> int | None:
+        """Try the recipients of these domains now, by their routes; None where no route leads to a host: ETRN."""
+        places = [place for place, route in self._places(domains) if not isinstance(route.next_hop, Turn)]
+        if not places:
+            return None
+        count = await self._spool.make_due_at(places, self._clock.now())
+        self.wake()
+        return count
+
+    async def take(self, domains: Sequence[Domain], after: MessageId, limit: int) -> list[Job]:
+        """Recipients of these domains that wait, of messages behind `after`, for somebody who has the connection to
+        their owner and says by `settle` what came of each job. Raises SpoolError."""
+        if self._closing:
+            return []
+        places = [place for place, _ in self._places(domains)]
+        jobs: list[Job] = []
+        for message, rows, waiting in await self._spool.lease_at(places, after, limit):
+            held = self._hold(message, rows, waiting)
+            if held is not None:
+                jobs += [Job(held, mine, name) for name, _, mine in self._routed(rows)]
+        return jobs
+
+    def settle(self, job: Job, report: Report) -> None:
+        """What came of a job that was taken; without outcomes it stays leased, since we are closing."""
+        if report.outcomes:
+            self._settle(job, report)
+
     # --- through
 
     def _admit(self, message: Message, rows: list[Row], waiting: int) -> None:
         """Take recipients into memory and to their lanes; `waiting` others of the message are on the disk."""
+        held = self._hold(message, rows, waiting)
+        if held is None:
+            return
+        for name, route, mine in self._routed(rows):
+            lane = self._lanes.get(name) or self._new_lane(name, route)
+            lane.ready.append(Job(held, mine, name))
+            self._pump(lane)
+
+    def _hold(self, message: Message, rows: list[Row], waiting: int) -> Message | None:
+        """Take recipients into memory; None where there is no room. Gives the message as it is known here."""
         held = self._held.get(message.id)
         if held is not None:
             held.here += len(rows)
             held.waiting -= len(rows)
-            message = held.message
-        elif len(self._held) >= WINDOW or self._closing:
+            return held.message
+        if len(self._held) >= WINDOW or self._closing:
             self._put_back(message, rows, waiting)
-            return
-        else:
-            self._held[message.id] = Held(message, len(rows), waiting)
-            if message.content is not None:
-                self._octets += len(message.content)
-                if self._octets > CONTENT_BUDGET:
-                    self._let_go_of_content(message)
-        for name, route, mine in self._routed(rows):
-            lane = self._lanes.get(name) or self._new_lane(name, route)
-            lane.ready.append(Job(message, mine, name))
-            self._pump(lane)
+            return None
+        self._held[message.id] = Held(message, len(rows), waiting)
+        if message.content is not None:
+            self._octets += len(message.content)
+            if self._octets > CONTENT_BUDGET:
+                self._let_go_of_content(message)
+        return message
 
     def _routed(self, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
+        """The rows of each job: those of one lane that get the same text with the same reverse-path."""
         if len(rows) == 1:
             name, route = self.router.route(rows[0].recipient.address)
             return ((name, route, rows),)
-        by_lane: dict[str, tuple[str, Route, list[Row]]] = {}
+        jobs: dict[tuple[str, Mailbox | None, Mailbox | None], tuple[str, Route, list[Row]]] = {}
         for row in rows:
-            name, route = self.router.route(row.recipient.address)
-            by_lane.setdefault(name, (name, route, []))[2].append(row)
-        return by_lane.values()
+            recipient = row.recipient
+            name, route = self.router.route(recipient.address)
+            forwarder = recipient.original if recipient.forwarded else None
+            jobs.setdefault((name, recipient.owner, forwarder), (name, route, []))[2].append(row)
+        return jobs.values()
 
     def _new_lane(self, name: str, route: Route) -> Lane:
         if len(self._lanes) >= MAX_LANES:
@@ -243,7 +291,8 @@ class Queue:
         undelivered: list[Undelivered] = []
         again = 0
         for row, outcome in zip(job.rows, report.outcomes, strict=True):
-            row.attempts += 1
+            if not isinstance(outcome, Kept):
+                row.attempts += 1
             state, due = self._judge(message, row, outcome, now)
             record = _record(message, row, outcome, state, due=due, now=now)
             changes.append(Change(message.id, row.number, state, due, row.attempts, job.lane, outcome.text, record))
@@ -258,7 +307,7 @@ class Queue:
         held.finished = held.unwritten == 1 and not held.here and not held.waiting
         unit = Unit((), tuple(changes), (), (message,) if held.finished else (), tuple(notes))
         if undelivered:
-            self._task(self._notify(message, undelivered, unit))
+            self._task(self._notify(job, undelivered, unit))
         else:
             self._write(unit)
 
@@ -271,12 +320,15 @@ class Queue:
         decision = self.retry.decide(now - message.received_at, row.attempts)
         if isinstance(decision, GiveUp):
             return State.EXPIRED, now
+        if isinstance(outcome, Kept):
+            return State.SCHEDULED, message.received_at + self.retry.give_up
         return State.SCHEDULED, now + decision.delay
 
-    async def _notify(self, message: Message, undelivered: list[Undelivered], unit: Unit) -> None:
+    async def _notify(self, job: Job, undelivered: list[Undelivered], unit: Unit) -> None:
         """The failure and its notice reach the disk together: exactly one notice for each failed recipient."""
+        message = job.message
         try:
-            notice, record = await self.notices.make(message, undelivered)
+            notice, record = await self.notices.make(message, job.sender, undelivered)
         except Exception:
             log.exception("queue: no notice could be made for %s", message.id)
             notice, record = None, Record(message.id, self._clock.now(), Kind.NOTICE, None, (("text", "our fault"),))
@@ -359,4 +411,5 @@ def _record(message: Message, row: Row, outcome: Outcome, state: State, *, due: 
         detail += (("status", str(outcome.status)),)
     if state is State.SCHEDULED:
         detail += (("due", due),)
-    return Record(message.id, now, _KINDS[state], row.number, detail)
+    kind = Kind.KEPT if isinstance(outcome, Kept) and state is State.SCHEDULED else _KINDS[state]
+    return Record(message.id, now, kind, row.number, detail)

@@ -21,6 +21,7 @@ class Kind(Enum):
     ROUTED = "routed"  # the lane was chosen, and by which rule
     ATTEMPT = "attempt"  # one try at a next hop that ended without an answer for the recipients: connection, DNS
     DELIVERED = "delivered"  # a next hop or a mailbox took the message
+    KEPT = "kept"  # waits for its owner to come for it: TURN, ATRN or ETRN
     DEFERRED = "deferred"  # to be tried again; says why and when
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed

@@ -16,8 +16,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from itertools import zip_longest
 
-from pillarbox.core.address import AddressLiteral, Domain, Host, Mailbox, parse_host
+from pillarbox.core.address import AddressLiteral, Domain, Host, LocalPart, Mailbox, parse_host
 from pillarbox.core.reply import EnhancedCode
+from pillarbox.engine.mail import Place
 from pillarbox.engine.ports import (
     AddressAnswer,
     Directory,
@@ -62,12 +63,17 @@ class Discard:
     """Nowhere."""
 
 
-NextHop = Mx | SmartHost | MaildirHop | Discard
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Nowhere by ourselves: who owns the domain comes for its mail, by TURN, ATRN or ETRN."""
 
-_WORDS: dict[str, NextHop] = {"mx": Mx(), "maildir": MaildirHop(), "discard": Discard()}
+
+NextHop = Mx | SmartHost | MaildirHop | Discard | Turn
+
+_WORDS: dict[str, NextHop] = {"mx": Mx(), "maildir": MaildirHop(), "discard": Discard(), "turn": Turn()}
 _SMTP_URL = re.compile(r"smtp://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
-_NOT_BUILT = re.compile(r"smtps://.*|lmtp://.*|lmtp:unix:.*|hold|turn")
-_ALLOWED = "mx, smtp://HOST, smtp://HOST:PORT, maildir, discard"
+_NOT_BUILT = re.compile(r"smtps://.*|lmtp://.*|lmtp:unix:.*|hold")
+_ALLOWED = "mx, smtp://HOST, smtp://HOST:PORT, maildir, discard, turn"
 
 
 def parse_next_hop(source: str) -> NextHop:
@@ -149,6 +155,8 @@ def _keys_for(mailbox: Mailbox) -> Iterator[str]:
 
 _HERE = Route("*", MaildirHop())
 _ELSEWHERE = Route("*", Mx())
+_KEPT = Route("*", Turn())
+_ANYBODY = LocalPart("postmaster")
 
 
 class Router:
@@ -167,9 +175,20 @@ class Router:
         found = self._matched(mailbox)
         if found is not None:
             return found
-        domain = mailbox.domain
-        route = _HERE if isinstance(domain, Domain) and self._directory.is_local(domain) else _ELSEWHERE
-        return _lane(route, domain), route
+        route = self._unmatched(mailbox.domain)
+        return _lane(route, mailbox.domain), route
+
+    def _unmatched(self, domain: Host) -> Route:
+        if not isinstance(domain, Domain):
+            return _ELSEWHERE
+        if self._directory.is_local(domain):
+            return _HERE
+        return _KEPT if self._directory.keeps(domain) else _ELSEWHERE
+
+    def place(self, domain: Domain) -> tuple[Place, Route]:
+        """Where mail for a whole domain waits, and by which route it would go."""
+        lane, route = self.route(Mailbox(_ANYBODY, domain))
+        return Place(lane, domain), route
 
     def _match(self, mailbox: Mailbox) -> tuple[str, Route] | None:
         if not (positions := self._positions):
@@ -185,6 +204,8 @@ def _lane(route: Route, domain: Host) -> str:
         return "maildir"
     if isinstance(hop, Discard):
         return "discard"
+    if isinstance(hop, Turn):
+        return f"turn:{domain}"
     if isinstance(hop, Mx):
         lane = f"mx:{domain}" if hop.port == SMTP_PORT else f"mx:{domain}:{hop.port}"
     else:

@@ -1,31 +1,33 @@
 """One SMTP session of the server as a step machine: an event in, a reply or a question out.
 
 `handle(event)` gives the Reply, or None where none is due, or a Question to be put to a port; its answer comes in by
-`answer`. Knows the policy (who may relay, what is local, the bounds); knows no octets, no sockets, no tasks. Which
-command may come when was settled before, in `smtp/states.py`.
+`answer`, which gives the same. Keeps what a session is at (`reception.py` holds the transaction); what a command means
+is decided in the modules it calls. Knows no octets, no sockets, no tasks. Which command may come when was settled
+before, in `smtp/states.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from pillarbox.core import reply as r
-from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import Envelope, MessageId, Recipient
-from pillarbox.core.message import Hop, received_field
+from pillarbox.core.address import Domain
+from pillarbox.core.message import Hop
 from pillarbox.core.reply import Reply
-from pillarbox.engine.ids import IdSource
-from pillarbox.engine.intake import Intake
-from pillarbox.engine.mail import Message
-from pillarbox.engine.ports import Accepted, Circular, Clock, Directory, NoSuchUser, SpoolError, SpoolFull
+from pillarbox.engine import inquiries, login, turning
+from pillarbox.engine.questions import Accept, Ask, Drop, Question, SenderDomain, Step
+from pillarbox.engine.reception import Reception, judged_sender, question_of_sender, refusal_of_sender
+from pillarbox.engine.service import Client, Service
 from pillarbox.smtp.events import (
+    Atrn,
+    Authenticate,
+    AuthResponse,
     BodyChunk,
     BodyEnd,
     DataCommand,
+    Etrn,
+    Expand,
     Hello,
     Help,
     MailFrom,
@@ -35,227 +37,171 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    Turn,
     Verify,
 )
 
-IpNetwork = IPv4Network | IPv6Network
-_HELP = r.help_text(
-    (
-        "Commands: HELO EHLO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP",
-        "End data with <CRLF>.<CRLF>",
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What all sessions of a listener share."""
-
-    listener: str
-    hostname: Domain
-    hostname_configured: bool
-    message_size: int  # octets
-    recipients: int  # a message
-    errors: int  # a session
-    relay_networks: tuple[IpNetwork, ...]
-    directory: Directory
-    clock: Clock
-    ids: IdSource
-
-    def may_relay(self, peer: str) -> bool:
-        """Whether the client may send mail to anywhere."""
-        return bool(self.relay_networks) and _is_within(peer, self.relay_networks)
-
-    @property
-    def greeting(self) -> Reply:
-        return r.greeting(str(self.hostname))
-
-
-@lru_cache(maxsize=4096)
-def _is_within(peer: str, networks: tuple[IpNetwork, ...]) -> bool:
-    address = ip_address(peer)
-    return any(address in network for network in networks)
-
-
-@dataclass(frozen=True, slots=True)
-class Spill:
-    """To be asked: append this to the body of a large message."""
-
-    message: MessageId
-    octets: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    """To be asked: make this message durable and take the responsibility for it."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """To be asked: forget what was spilled of this message; it is not accepted."""
-
-    message: MessageId
-
-
-Question = Spill | Accept | Drop
-
 
 class Session:
-    """From the greeting to the close of one connection."""
+    """From the greeting to the close of one connection, or to the swap of its roles."""
 
-    __slots__ = (
-        "_asked",
-        "_errors",
-        "_hop",
-        "_intake",
-        "_mail",
-        "_recipients",
-        "_service",
-        "_trusted",
-    )
+    __slots__ = ("_asked", "_client", "_ending", "_hop", "_reception", "_service", "_then", "_transactions", "swap")
 
-    def __init__(self, service: Service, peer: str) -> None:
-        """`peer`: the client's IP address."""
+    def __init__(self, service: Service, peer: str, here: Callable[[], str] = str) -> None:
+        """`peer`: the client's IP address; `here` tells the one that it has reached."""
         self._service = service
-        self._trusted = service.may_relay(peer)
+        self._client = Client(service, peer, here)
         self._hop = Hop("", peer, service.hostname.ascii, "SMTP")
-        self._errors = 0
-        self._mail: MailFrom | None = None
-        self._recipients: dict[Mailbox, Recipient] = {}
-        self._intake: Intake | None = None
+        self._transactions = 0
+        self._reception: Reception | None = None
+        self._ending = False  # its message is whole: the transaction is over with the next reply
         self._asked: Question | None = None
+        self._then: Callable[[Any], Step] | None = None
+        self.swap: tuple[Domain, ...] = ()  # whose mail is sent once TURN or ATRN has changed the roles
 
     def handle(self, event: ServerEvent) -> Reply | Question | None:
         """The answer to an event: a reply, none for a piece of a body, or a question first."""
-        return _HANDLERS[type(event)](self, event)
+        step = _HANDLERS[type(event)](self, event)
+        if type(step) is Ask:
+            self._asked, self._then = step
+            return step[0]
+        return step
 
-    def answer(self, fault: SpoolError | None) -> Reply | None:
-        """The answer to the last question: None is "done". Gives the reply that is now due, if any."""
-        asked, self._asked = self._asked, None
-        intake = self._intake
-        assert intake is not None and asked is not None
-        if fault is not None:
-            intake.fail(r.NO_SPACE if isinstance(fault, SpoolFull) else r.SPOOL_FAULT)
-        if isinstance(asked, Spill):
-            return None
-        self._clear()
-        return intake.fault or r.queued(str(intake.id))
+    def answer(self, found: object) -> Reply | Question | None:
+        """The answer to the last question. Gives what `handle` does."""
+        then = self._then
+        assert then is not None
+        self._asked = self._then = None
+        step = then(found)
+        if type(step) is Ask:
+            self._asked, self._then = step
+            return step[0]
+        if self._ending:
+            self._reception, self._ending = None, False
+        return step
 
     def abandon(self) -> Drop | None:
         """The connection is gone. What was spilled of an unfinished message must go too."""
-        intake = self._intake
-        if intake is None or not intake.spilled or isinstance(self._asked, Accept | Drop):
+        if self._reception is None or isinstance(self._asked, Accept | Drop):
             return None
-        return Drop(intake.id)
+        return self._reception.spilled
 
     @property
     def between_transactions(self) -> bool:
         """Nothing is lost to the client when the session ends now."""
-        return self._mail is None
+        return self._reception is None
 
-    # --- the commands
+    @property
+    def user(self) -> str:
+        """Who has authenticated, "" for nobody."""
+        return "" if self._client.user is None else str(self._client.user.mailbox)
 
-    def _hello(self, event: Hello) -> Reply:
+    # --- the session itself
+
+    def _hello(self, event: Hello) -> Step:
         """RFC 5321 §4.1.4: clears the transaction; the name is never compared with the address."""
-        service = self._service
+        service, client = self._service, self._client
         ours = event.name.lower() == service.hostname.ascii
-        if ours and service.hostname_configured and not self._trusted:
+        if ours and service.hostname_configured and not client.trusted:
             return r.IMPERSONATION
-        self._hop = Hop(event.name, self._hop.peer, service.hostname.ascii, "ESMTP" if event.extended else "SMTP")
-        self._clear()
-        if not event.extended:
-            return r.hello(str(service.hostname))
-        keywords = ("PIPELINING", f"SIZE {service.message_size}", "8BITMIME", "ENHANCEDSTATUSCODES", "HELP")
-        return r.ehlo(str(service.hostname), keywords)
+        protocol = "ESMTP" if event.extended else "SMTP"
+        self._hop = Hop(event.name, client.peer, service.hostname.ascii, protocol)
+        reply = service.ehlo(client) if event.extended else r.hello(str(service.hostname))
+        return self._cleared(reply)
 
-    def _mail_from(self, event: MailFrom) -> Reply:
-        if event.size > self._service.message_size:
-            return r.TOO_BIG  # RFC 1870 §6.1
-        self._mail = event
-        return r.SENDER_OK
+    def _reset(self, event: Reset) -> Step:
+        return self._cleared(r.RESET_CLASSIC if self._service.classic else r.RESET_OK)
 
-    def _rcpt_to(self, event: RcptTo) -> Reply:
-        resolution = self._service.directory.resolve(event.recipient)
-        if isinstance(resolution, Accepted):
-            targets = resolution.targets
-        elif isinstance(resolution, NoSuchUser):
-            return r.NO_SUCH_USER
-        elif isinstance(resolution, Circular):
-            return r.BAD_FORWARDING
-        elif self._trusted:
-            targets = (event.recipient,)
-        else:
-            return r.RELAY_DENIED
-        if len(self._recipients) + len(targets) > self._service.recipients and self._recipients:
-            return r.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10; an alias counts with all it stands for
-        for target in targets:
-            self._recipients.setdefault(target, Recipient(target, event.recipient))
-        return r.RECIPIENT_OK
+    def _cleared(self, reply: Reply) -> Reply:
+        """End the transaction. Addresses that were named and got no message were asked for (RFC 5321 §7.3)."""
+        reception, self._reception = self._reception, None
+        if reception is None or not reception.recipients:
+            return reply
+        return self._client.probed(reply, len(reception.recipients))
 
-    def _data(self, event: DataCommand) -> Reply:
-        service = self._service
-        message_id = service.ids.next()
-        originals = {recipient.original for recipient in self._recipients.values()}
-        only = str(originals.pop()) if len(originals) == 1 else None
-        trace = received_field(self._hop, str(message_id), service.clock.now(), only)
-        self._intake = Intake(message_id, trace, service.message_size)
-        return r.START_DATA
+    def _noop(self, event: Noop) -> Step:
+        return r.NOOP_CLASSIC if self._service.classic else r.NOOP_OK
 
-    def _body_chunk(self, event: BodyChunk) -> Question | None:
-        assert self._intake is not None
-        piece = self._intake.add(event.octets)
-        return self._ask(Spill(self._intake.id, piece)) if piece is not None else None
-
-    def _ask(self, question: Question) -> Question:
-        self._asked = question
-        return question
-
-    def _body_end(self, event: BodyEnd) -> Reply | Question:
-        intake = self._intake
-        assert intake is not None
-        rest = intake.finish(event.octets, bare=event.bare)
-        if intake.fault is None:
-            return self._ask(Accept(self._message(intake, rest)))
-        if intake.spilled:
-            return self._ask(Drop(intake.id))
-        self._clear()
-        return intake.fault
-
-    def _message(self, intake: Intake, rest: bytes) -> Message:
-        service, mail = self._service, self._mail
-        assert mail is not None
-        envelope = Envelope(mail.sender, tuple(self._recipients.values()), mail.body_type)
-        return intake.message(rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now())
-
-    def _reset(self, event: Reset) -> Reply:
-        self._clear()
-        return r.RESET_OK
-
-    def _clear(self) -> None:
-        self._mail = None
-        self._recipients = {}
-        self._intake = None
-
-    def _noop(self, event: Noop) -> Reply:
-        return r.NOOP_OK
-
-    def _quit(self, event: Quit) -> Reply:
+    def _quit(self, event: Quit) -> Step:
         return r.BYE
 
-    def _verify(self, event: Verify) -> Reply:
-        return r.CANNOT_VERIFY  # RFC 5321 §3.5.3, §7.3
+    def _refused(self, event: Refused) -> Step:
+        reply = event.classic if event.classic is not None and self._service.classic else event.reply
+        return self._client.erred(reply)
 
-    def _help(self, event: Help) -> Reply:
-        return _HELP
+    # --- the mail transaction
 
-    def _refused(self, event: Refused) -> Reply:
-        self._errors += 1
-        return event.reply if self._errors <= self._service.errors else r.TOO_MANY_ERRORS
+    def _mail_from(self, event: MailFrom) -> Step:
+        service, client = self._service, self._client
+        if self._transactions >= service.transactions:
+            return r.TOO_MANY_TRANSACTIONS
+        if (refusal := refusal_of_sender(service, client, event)) is not None:
+            return refusal
+        if service.checks_sender_domain and (question := question_of_sender(service, client, event)) is not None:
+            return Ask(question, lambda found: self._judge(event, found))
+        return self._begin(event)
+
+    def _judge(self, event: MailFrom, found: SenderDomain) -> Reply:
+        return judged_sender(found) or self._begin(event)
+
+    def _begin(self, event: MailFrom) -> Reply:
+        self._transactions += 1
+        hop = self._hop if self._client.user is None else self._hop._replace(protocol="ESMTPA")  # RFC 3848
+        self._reception = Reception(self._service, self._client, hop, event)
+        return r.SENDER_OK
+
+    def _rcpt_to(self, event: RcptTo) -> Step:
+        assert self._reception is not None
+        return self._reception.rcpt_to(event)
+
+    def _data(self, event: DataCommand) -> Step:
+        assert self._reception is not None
+        return self._reception.data()
+
+    def _body_chunk(self, event: BodyChunk) -> Step:
+        assert self._reception is not None
+        return self._reception.chunk(event)
+
+    def _body_end(self, event: BodyEnd) -> Step:
+        assert self._reception is not None
+        step = self._reception.end(event)
+        if type(step) is Ask:
+            self._ending = True
+        else:
+            self._reception = None
+        return step
+
+    # --- what is asked and settled elsewhere
+
+    def _verify(self, event: Verify) -> Step:
+        return inquiries.verify(self._service, self._client, event)
+
+    def _expand(self, event: Expand) -> Step:
+        return inquiries.expand(self._service, self._client, event)
+
+    def _help(self, event: Help) -> Step:
+        return inquiries.help_on(self._service, self._client, event)
+
+    def _authenticate(self, event: Authenticate) -> Step:
+        return login.authenticate(self._client, event)
+
+    def _auth_response(self, event: AuthResponse) -> Step:
+        return login.respond(self._client, event)
+
+    def _turn(self, event: Turn) -> Step:
+        return turning.turn(self._client, event, self._swap)
+
+    def _atrn(self, event: Atrn) -> Step:
+        return turning.atrn(self._client, event, self._swap)
+
+    def _etrn(self, event: Etrn) -> Step:
+        return turning.etrn(self._client, event)
+
+    def _swap(self, domains: tuple[Domain, ...]) -> None:
+        self.swap = domains
 
 
-_HANDLERS: Mapping[type, Callable[[Session, Any], Reply | Question | None]] = {
+_HANDLERS: Mapping[type, Callable[[Session, Any], Step]] = {
     Hello: Session._hello,
     MailFrom: Session._mail_from,
     RcptTo: Session._rcpt_to,
@@ -266,6 +212,12 @@ _HANDLERS: Mapping[type, Callable[[Session, Any], Reply | Question | None]] = {
     Noop: Session._noop,
     Quit: Session._quit,
     Verify: Session._verify,
+    Expand: Session._expand,
+    Authenticate: Session._authenticate,
+    AuthResponse: Session._auth_response,
+    Turn: Session._turn,
+    Atrn: Session._atrn,
+    Etrn: Session._etrn,
     Help: Session._help,
     Refused: Session._refused,
 }

@@ -58,8 +58,8 @@ class Transaction:
         return reset + self._mail() if self._pipelining else reset
 
     def _mail(self) -> bytes:
-        client, envelope = self._client, self.job.message.envelope
-        octets = client.mail(envelope.sender, self._parameters())
+        client = self._client
+        octets = client.mail(self.job.sender, self._parameters())
         if self._pipelining:
             octets += b"".join([client.rcpt(row.recipient.address) for row in self.job.rows])
             octets += client.send(Verb.DATA)
@@ -67,9 +67,9 @@ class Transaction:
 
     def _impossible(self) -> Failed | None:
         capabilities, message = self._client.capabilities, self.job.message
-        limit = capabilities.get("SIZE", "")
-        if limit.isdecimal() and 0 < int(limit) < message.size:  # RFC 1870 §3: 0 is no limit
-            text = f"message of {message.size} octets is larger than the {limit} that the next hop takes"
+        limit, size = capabilities.get("SIZE", ""), message.size + len(self.prefix)
+        if limit.isdecimal() and 0 < int(limit) < size:  # RFC 1870 §3: 0 is no limit
+            text = f"message of {size} octets is larger than the {limit} that the next hop takes"
             return Failed(text, self.next_hop, _TOO_BIG)
         if message.eight_bit and "8BITMIME" not in capabilities:  # RFC 6152 §3
             return Failed("next hop takes no 8-bit message (no 8BITMIME)", self.next_hop, _CONVERSION)
@@ -77,10 +77,16 @@ class Transaction:
 
     def _parameters(self) -> str:
         capabilities, message = self._client.capabilities, self.job.message
-        parameters = f" SIZE={message.size}" if "SIZE" in capabilities else ""
+        parameters = f" SIZE={message.size + len(self.prefix)}" if "SIZE" in capabilities else ""
         if message.eight_bit or message.envelope.body_type is BodyType.EIGHT_BIT_MIME:
             parameters += " BODY=8BITMIME" if "8BITMIME" in capabilities else ""
         return parameters
+
+    @property
+    def prefix(self) -> bytes:
+        """What stands in front of the text: the mark that keeps forwarding from going in a circle (RFC 9228 §3)."""
+        forwarder = self.job.forwarder
+        return b"" if forwarder is None else f"Delivered-To: {forwarder}\r\n".encode()
 
     def on_reply(self, reply: ReplyReceived) -> Step:
         """What follows from a reply."""

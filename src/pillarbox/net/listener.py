@@ -1,8 +1,9 @@
 """The server's driver: pumps octets between a transport, a ServerConnection and a Session.
 
-One Protocol for each connection; no task, timer or coroutine for a command. While a question is open (a commit, a
-spill) the input waits, in bounded memory; replies to pipelined commands leave in one write. Deadlines come from one
-coarse sweep for each listener. Decides nothing about mail. A bug of ours is a 421 to the peer, a traceback to the log.
+One Protocol for each connection; no task, timer or coroutine for a command of mail. While a question is open (a commit,
+a password) the input waits, in bounded memory; replies to pipelined commands leave in one write. Deadlines come from
+one coarse sweep for each listener. Decides nothing about mail. A bug of ours is a 421 to the peer, a traceback to the
+log; so is a reply that the reply table doesn't know, without the 421.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pillarbox.core import reply as r
+from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
+from pillarbox.engine.answers import Answers
 from pillarbox.engine.mail import Message
-from pillarbox.engine.ports import Clock, Spool, SpoolCallback, SpoolError, Timer
-from pillarbox.engine.session import Accept, Drop, Question, Service, Session
+from pillarbox.engine.ports import Clock, Spool, SpoolCallback, Timer
+from pillarbox.engine.questions import Accept, Drop, Question, Spill
+from pillarbox.engine.service import Service
+from pillarbox.engine.session import Session
 from pillarbox.smtp.events import Wait
 from pillarbox.smtp.server import ServerConnection
 from pillarbox.smtp.states import ServerState
@@ -30,6 +35,7 @@ BACKLOG = 4096  # connections the kernel holds until we take them
 INPUT_HELD = 64 * 1024  # octets that may wait while a question is open, before we stop reading
 OUTPUT_HELD = 64 * 1024  # octets of replies a client may leave unread, before we stop answering
 REPLIES_AT_ONCE = 100  # to pipelined commands, in one write
+_CLOSED, _SWAPPED = ServerState.CLOSED, ServerState.SWAPPED
 LINGER = 2.0  # seconds that a closed connection is read from, so that the last reply arrives
 
 
@@ -40,6 +46,7 @@ class Bounds:
     connections: int
     connections_per_address: int
     idle: float  # seconds without an octet from the client
+    session_time: float  # seconds from connect to close
 
 
 class Census:
@@ -63,6 +70,14 @@ class Census:
         return self.total <= bounds.connections and self.by_address[address] <= bounds.connections_per_address
 
 
+class HandOver(Protocol):
+    """Takes a connection whose roles have changed: we are the client on it now."""
+
+    def __call__(
+        self, transport: asyncio.Transport, domains: tuple[Domain, ...], *, peer: str, ended: Callable[[], None]
+    ) -> None: ...
+
+
 class Listener:
     """One listening socket and its connections."""
 
@@ -73,10 +88,14 @@ class Listener:
         *,
         spool: Spool,
         accept: Callable[[Message, SpoolCallback], None],
+        answers: Answers,
+        hand_over: HandOver,
         clock: Clock,
         census: Census,
     ) -> None:
         self.service = service  # of the connections that come from now on
+        self.answers = answers
+        self.hand_over = hand_over
         self.bounds = bounds
         self.spool = spool
         self.accept = accept
@@ -94,6 +113,19 @@ class Listener:
         self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
         self._schedule_sweep()
 
+    def adopt(self, transport: asyncio.Transport) -> None:
+        """Be the server on a connection that we made, once its roles have changed (RFC 821 §3.8)."""
+        connection = Connection(self)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        self._emptied.clear()
+        if self._sweep is None:
+            self._schedule_sweep()
+
+    async def emptied(self) -> None:
+        """Until an adopted connection has ended."""
+        await self._emptied.wait()
+
     def admit(self, connection: Connection) -> Reply:
         """Count the connection in; the greeting, or the refusal."""
         self.connections.add(connection)
@@ -103,8 +135,12 @@ class Listener:
         return self.service.greeting if self.census.within(self.bounds, connection.peer) else r.CONNECT_TOO_MANY
 
     def dismiss(self, connection: Connection) -> None:
-        self.connections.discard(connection)
         self.census.leave(connection.peer)
+        self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """It is no connection of this listener any more, though it may be one still."""
+        self.connections.discard(connection)
         if not self.connections:
             self._emptied.set()
 
@@ -140,6 +176,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_asking",
+        "_born",
         "_deadline",
         "_eof",
         "_last_octet",
@@ -149,6 +186,7 @@ class Connection(asyncio.Protocol):
         "_reading",
         "_session",
         "_smtp",
+        "_task",
         "_transport",
         "peer",
     )
@@ -159,6 +197,7 @@ class Connection(asyncio.Protocol):
         self._output_full = False
         self._asking = False  # a question is open
         self._eof = False
+        self._task: asyncio.Task[object] | None = None  # that finds the answer, where it takes one
         self._deadline = 0.0  # while lingering: when to give up
         self.peer = ""
 
@@ -171,13 +210,18 @@ class Connection(asyncio.Protocol):
         self.peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else ""
         listener = self._listener
         self._monotonic = listener.clock.monotonic
-        self._last_octet = self._monotonic()
-        self._smtp = ServerConnection(listener.service.hostname)
-        self._session = Session(listener.service, self.peer)
+        self._born = self._last_octet = self._monotonic()
+        self._smtp = ServerConnection(listener.service.hostname, listener.service.offer)
+        self._session = Session(listener.service, self.peer, self._here)
         reply = listener.admit(self)
         self._transport.write(self._smtp.send(reply))
         if reply.closes:
             self._close(at_once=False)
+
+    def _here(self) -> str:
+        """The IP address that the client has reached."""
+        sockname = self._transport.get_extra_info("sockname")
+        return sockname[0].partition("%")[0] if isinstance(sockname, tuple) else ""
 
     def data_received(self, data: bytes) -> None:
         if self._deadline:
@@ -205,6 +249,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.dismiss(self)
+        if self._task is not None:
+            self._task.cancel()
+            self._asking = False
         drop = self._session.abandon()
         if drop is not None and not self._asking:
             self._listener.spool.unspill(drop.message)
@@ -212,17 +259,12 @@ class Connection(asyncio.Protocol):
 
     # --- pumping
 
-    def _pump(self, due: Reply | None = None) -> None:
-        """Send the reply that is due, then handle what has come until it is used up or a question is open."""
+    def _pump(self, answer: Any = None) -> None:
+        """Send the answer that is due, then handle what has come until it is used up or a question is open."""
         smtp, session = self._smtp, self._session
-        out = [] if due is None else [smtp.send(due)]
-        answer: Any = None
+        out: list[bytes] = []
         try:
-            while not self._output_full:
-                event: Any = smtp.next_event()
-                if type(event) is Wait:
-                    break
-                answer = session.handle(event)
+            while True:
                 if type(answer) is Reply:
                     out.append(smtp.send(answer))
                     if len(out) == REPLIES_AT_ONCE:
@@ -230,16 +272,31 @@ class Connection(asyncio.Protocol):
                         out.clear()
                 elif answer is not None and not self._ask(answer, out):
                     break
-                if smtp.input.empty:
+                if self._output_full or smtp.input.empty:
                     break
+                event: Any = smtp.next_event()
+                if type(event) is Wait:
+                    break
+                answer = session.handle(event)
         except Exception:
             out.append(self._bug())
         if out:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if smtp.state is ServerState.CLOSED:
-            self._close(at_once=answer is r.BYE and smtp.input.empty)
+        if smtp.state is _CLOSED or smtp.state is _SWAPPED or smtp.unlisted is not None:
+            self._after_replies(answer)
         elif not self._asking and not self._output_full and (self._eof or not self._reading or self._listener.closing):
             self._pumped()
+
+    def _after_replies(self, answer: Any) -> None:
+        """What the last reply led to, where it is more than the next command."""
+        smtp = self._smtp
+        if smtp.unlisted is not None:
+            log.error("defect: a reply that the reply table does not know: %s", smtp.unlisted)
+            smtp.unlisted = None
+        if smtp.state is ServerState.CLOSED:
+            self._close(at_once=answer is r.BYE and smtp.input.empty)
+        elif smtp.state is ServerState.SWAPPED:
+            self._swap()
 
     def _pumped(self) -> None:
         """All input is used up, and something is to be done about it."""
@@ -259,36 +316,65 @@ class Connection(asyncio.Protocol):
     def _ask(self, question: Question, out: list[bytes]) -> bool:
         """Put a question to its port; true when it is answered at once."""
         listener = self._listener
-        if isinstance(question, Drop):
+        if type(question) is Drop:
             listener.spool.unspill(question.message)
             out.append(self._smtp.send(cast(Reply, self._session.answer(None))))
             return True
         self._asking = True
-        if isinstance(question, Accept):
+        if type(question) is Accept:
             listener.accept(question.message, self._answered)
-        else:
+        elif type(question) is Spill:
             listener.spool.spill(question.message, question.octets, self._answered)
+        else:
+            self._task = asyncio.get_running_loop().create_task(listener.answers.find(question))
+            self._task.add_done_callback(self._found)
         return False
 
-    def _answered(self, fault: SpoolError | None) -> None:
+    def _found(self, task: asyncio.Task[object]) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        if (error := task.exception()) is None:
+            self._answered(task.result())
+        else:
+            log.error("bug while answering a question of a session with %s", self.peer, exc_info=error)
+            self._asking = False
+            if not self._deadline:
+                self._end(self._smtp.close(r.OUR_FAULT))
+
+    def _answered(self, found: object) -> None:
         self._asking = False
         if self._deadline:
-            self._after_the_end(fault)
+            self._after_the_end(found)
             return
         self._last_octet = self._monotonic()
         try:
-            reply = self._session.answer(fault)
+            answer = self._session.answer(found)
         except Exception:
             self._end(self._bug())
         else:
-            self._pump(reply)
+            self._pump(answer)
 
-    def _after_the_end(self, fault: SpoolError | None) -> None:
+    def _after_the_end(self, found: object) -> None:
         """The connection went while the question was open; what was spilled meanwhile must go too."""
-        self._session.answer(fault)
+        self._session.answer(found)
         drop = self._session.abandon()
         if drop is not None:
             self._listener.spool.unspill(drop.message)
+
+    def _swap(self) -> None:
+        """The roles have changed: another protocol has the connection from now on. What the client sent behind its
+        command belongs to neither, so the connection is of no use then."""
+        listener = self._listener
+        if self._eof or not self._smtp.input.empty:
+            self._transport.abort()
+            return
+        if not self._reading:
+            self._transport.resume_reading()
+        listener.forget(self)
+        listener.hand_over(
+            self._transport, self._session.swap, peer=self.peer, ended=lambda: listener.census.leave(self.peer)
+        )
 
     def _pause(self) -> None:
         if self._reading:
@@ -302,11 +388,18 @@ class Connection(asyncio.Protocol):
         if self._deadline:
             if now >= self._deadline:
                 self._transport.abort()
-        elif not self._asking and now - self._last_octet >= self._listener.bounds.idle:
-            if self._output_full:
-                self._transport.abort()  # it does not read: a reply would not arrive
-            else:
-                self._end(self._smtp.close(r.IDLE))
+        elif not self._asking:
+            bounds = self._listener.bounds
+            if now - self._last_octet >= bounds.idle:
+                self._overdue(r.IDLE)
+            elif now - self._born >= bounds.session_time:
+                self._overdue(r.TOO_LONG_A_SESSION)
+
+    def _overdue(self, reply: Reply) -> None:
+        if self._output_full:
+            self._transport.abort()  # it does not read: a reply would not arrive
+        else:
+            self._end(self._smtp.close(reply))
 
     def drain(self) -> None:
         """We are closing: 421 unless a transaction is under way."""

@@ -181,7 +181,7 @@ class Outgoing(asyncio.Protocol):
             if step is Body.NONE:
                 self._write(self._client.end_body(), self._deadlines.end)
             elif message.content is not None:
-                octets = self._client.send_body(message.content) + self._client.end_body()
+                octets = self._client.send_body(transaction.prefix + message.content) + self._client.end_body()
                 self._write(octets, self._deadlines.end)
             else:
                 self.deadline = float("inf")
@@ -193,6 +193,7 @@ class Outgoing(asyncio.Protocol):
         """A body from the disk, in pieces, as fast as the server takes them."""
         assert self._body is not None
         try:
+            self._write(self._client.send_body(transaction.prefix), self._deadlines.block)
             async for chunk in self._body(transaction.job.message):
                 self._write(self._client.send_body(chunk), self._deadlines.block)
                 await self._may_write.wait()

@@ -9,6 +9,7 @@ message is not known here. Raises LocalProtocolError for misuse, RemoteProtocolE
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
 from collections import deque
 
 from pillarbox.core.address import Mailbox
@@ -16,6 +17,7 @@ from pillarbox.core.reply import EnhancedCode
 from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Wait
 from pillarbox.smtp.framing import DataWriter, LineFault, LineReader
 from pillarbox.smtp.grammar import print_path
+from pillarbox.smtp.sasl import Credentials, plain
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, ClientState, Verb
 
 MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers send more
@@ -58,6 +60,15 @@ class ClientConnection:
     def rcpt(self, recipient: Mailbox) -> bytes:
         return self.send(Verb.RCPT, f"TO:{print_path(recipient).decode()}")
 
+    def auth_plain(self, credentials: Credentials) -> bytes:
+        """AUTH PLAIN with its initial response (RFC 4954 §4, RFC 4616)."""
+        return self.send(Verb.AUTH, "PLAIN " + b2a_base64(plain(credentials), newline=False).decode("ascii"))
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing has come that no command asked for."""
+        return not len(self._lines) and not self._partial
+
     def send_body(self, octets: bytes) -> bytes:
         """A piece of the message, dots stuffed. Raises UnsafeOctets, LocalProtocolError."""
         if self.state is not ClientState.BODY:
@@ -86,8 +97,8 @@ class ClientConnection:
         return len(self._pending)
 
     def next_event(self) -> ReplyReceived | Wait:
-        """The next whole reply. Raises RemoteProtocolError."""
-        while True:
+        """The next whole reply; behind a change of roles there is none. Raises RemoteProtocolError."""
+        while self.state is not ClientState.SWAPPED:
             line = self._lines.next_line()
             if line is None:
                 return Wait.NEED_DATA
@@ -96,6 +107,7 @@ class ClientConnection:
             reply = self._line(line)
             if reply is not None:
                 return reply
+        return Wait.PAUSED
 
     def _line(self, line: bytes) -> ReplyReceived | None:
         match = _LINE.fullmatch(line)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from pillarbox.core.address import Mailbox
-from pillarbox.core.envelope import BodyType
+from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.envelope import BodyType, Mode
 from pillarbox.core.reply import EnhancedCode, Reply
 from pillarbox.smtp.states import Verb
 
@@ -31,11 +31,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class MailFrom:
-    """MAIL. `size` is what the client declared, 0 where it declared none."""
+    """MAIL, SEND, SOML or SAML. `size` is what the client declared, 0 where it declared none."""
 
     sender: Mailbox | None
     size: int
     body_type: BodyType
+    mode: Mode = Mode.MAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,49 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Expand:
+    """EXPN."""
+
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """AUTH. `initial` is the decoded initial response, None where there is none."""
+
+    mechanism: str  # upper case
+    initial: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """The line behind a 334, decoded; None: the client cancels."""
+
+    octets: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """TURN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Atrn:
+    """ATRN for these domains, or all of the client's where none is named (RFC 2645 §5.2)."""
+
+    domains: tuple[Domain, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Etrn:
+    """ETRN for a domain, with all below it or alone; None stands for a queue of that server's own, which we have not
+    (RFC 1985 §5.3)."""
+
+    domain: Domain | None
+    below: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """HELP."""
 
@@ -96,12 +140,30 @@ class Help:
 class Refused:
     """A command that can't be carried out, for its syntax or its place; `reply` is what the protocol says to it."""
 
-    verb: Verb | None
+    verb: Verb
     reply: Reply
+    classic: Reply | None = None  # what a listener says instead that gives the odd pairs of the classical table
 
 
 ServerEvent = (
-    Hello | MailFrom | RcptTo | DataCommand | BodyChunk | BodyEnd | Reset | Noop | Quit | Verify | Help | Refused
+    Hello
+    | MailFrom
+    | RcptTo
+    | DataCommand
+    | BodyChunk
+    | BodyEnd
+    | Reset
+    | Noop
+    | Quit
+    | Verify
+    | Expand
+    | Authenticate
+    | AuthResponse
+    | Turn
+    | Atrn
+    | Etrn
+    | Help
+    | Refused
 )
 
 

@@ -14,6 +14,7 @@ END_OF_DATA = b"\r\n.\r\n"
 _DOT = ord(".")
 _NUL = 0
 _ONLY_CRLF = (None, "\r\n")
+HEAD = 16  # octets kept of a line that is too long: enough for any verb
 MAX_SWALLOWED = 1024 * 1024  # octets of one over-long line that are read and thrown away before we give up on the peer
 
 
@@ -27,11 +28,12 @@ class LineFault(Enum):
 class LineReader:
     """Octets in, lines out. A line comes without its CRLF; it may hold bare CR, LF and NUL, which the caller judges."""
 
-    __slots__ = ("_buffer", "_limit", "_start", "_swallowed", "empty")
+    __slots__ = ("_buffer", "_limit", "_start", "_swallowed", "empty", "head")
 
     def __init__(self, limit: int) -> None:
         """`limit`: octets of a line with its CRLF."""
         self.empty = True  # nothing waits
+        self.head = b""  # how the last line began that was too long
         self._buffer = b""
         self._start = 0
         self._limit = limit
@@ -50,14 +52,19 @@ class LineReader:
             return self._unfinished()
         self._start = end + 2
         self.empty = end + 2 == len(buffer)
-        if self._swallowed or end + 2 - start > self._limit:
+        if self._swallowed:
             self._swallowed = 0
+            return LineFault.TOO_LONG
+        if end + 2 - start > self._limit:
+            self.head = buffer[start : start + HEAD]
             return LineFault.TOO_LONG
         return buffer[start:end]
 
     def _unfinished(self) -> LineFault | None:
         held = len(self._buffer) - self._start
         if held >= self._limit or self._swallowed:
+            if not self._swallowed:
+                self.head = self._buffer[self._start : self._start + HEAD]
             kept = 1 if self._buffer.endswith(b"\r") else 0
             self._swallowed += held - kept
             self._start = len(self._buffer) - kept

@@ -9,15 +9,21 @@ no state: whether a command may come now is asked elsewhere. Any kindness to cli
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import AddressError, Domain, LocalPart, Mailbox, UnknownLiteral, parse_host
-from pillarbox.core.envelope import BodyType
+from pillarbox.core.envelope import BodyType, Mode
 from pillarbox.smtp.events import (
+    Atrn,
+    Authenticate,
+    AuthResponse,
     DataCommand,
+    Etrn,
+    Expand,
     Hello,
     Help,
     MailFrom,
@@ -27,10 +33,12 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    Turn,
     Verify,
 )
 from pillarbox.smtp.states import Verb
 
+_REMEMBERED = 4096  # arguments whose meaning is kept: addresses come again, and what they mean is in the octets alone
 MAX_PATH = 256  # octets with its brackets, RFC 5321 §4.5.3.1.3
 _PATH = rb'[ \t]*<([^"<>\s]*(?:"(?:[^"\\]|\\.)*"[^"<>\s]*)*)>(?:[ \t]+(.*))?'
 _FROM = re.compile(rb"FROM:" + _PATH, re.IGNORECASE | re.DOTALL)
@@ -39,6 +47,9 @@ _SOURCE_ROUTE = re.compile(r"@[^@,:\s]+(?:,@[^@,:\s]+)*:")
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")  # RFC 5321 §4.1.2 esmtp-param
 _NO_PARAMETERS = (0, BodyType.SEVEN_BIT)
 _SIZE = re.compile(r"\d{1,20}")  # RFC 1870 §3
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 §4
+_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 §3.1
+_CLASSIC_PARAMETER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*=[!-<>-~]+")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HELLO_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
@@ -74,7 +85,7 @@ def _ehlo(argument: bytes, _: Domain) -> ServerEvent:
 _SYNTAX = {Verb.MAIL: r.SENDER_SYNTAX, Verb.RCPT: r.RECIPIENT_SYNTAX}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_REMEMBERED)
 def _mailbox(octets: bytes, verb: Verb) -> Mailbox | None:
     """What a path names, None for an empty one. Raises _Fault."""
     syntax = _SYNTAX[verb]
@@ -109,17 +120,23 @@ def _non_ascii(octets: bytes, syntax: r.Reply) -> r.Reply:
     return r.NON_ASCII_PATH  # RFC 6531 §3.5
 
 
-def _mail(argument: bytes, _: Domain) -> ServerEvent:
-    """RFC 5321 §4.1.1.2."""
-    match = _FROM.fullmatch(argument)
-    if match is None:
-        return Refused(Verb.MAIL, r.SENDER_SYNTAX)
-    try:
-        sender = _mailbox(match[1], Verb.MAIL)
-        size, body_type = _mail_parameters(match[2]) if match[2] else _NO_PARAMETERS
-    except _Fault as fault:
-        return Refused(Verb.MAIL, fault.reply)
-    return MailFrom(sender, size, body_type)
+def _opening(verb: Verb, mode: Mode) -> Callable[[bytes, Domain], ServerEvent]:
+    """RFC 5321 §4.1.1.2, RFC 821 §3.4: MAIL and its three kin differ in the word alone."""
+    syntax = Refused(verb, r.SENDER_SYNTAX)
+
+    @lru_cache(maxsize=_REMEMBERED)
+    def parse(argument: bytes, _: Domain) -> ServerEvent:
+        match = _FROM.fullmatch(argument)
+        if match is None:
+            return syntax
+        try:
+            sender = _mailbox(match[1], Verb.MAIL)
+            size, body_type = _mail_parameters(match[2]) if match[2] else _NO_PARAMETERS
+        except _Fault as fault:
+            return Refused(verb, fault.reply)
+        return MailFrom(sender, size, body_type, mode)
+
+    return parse
 
 
 def _mail_parameters(octets: bytes) -> tuple[int, BodyType]:
@@ -135,6 +152,9 @@ def _mail_parameters(octets: bytes) -> tuple[int, BodyType]:
                 body_type = BodyType(value.upper())  # RFC 6152 §3
             except ValueError as error:
                 raise _Fault(r.BAD_PARAMETER) from error
+        elif keyword == "AUTH":
+            if not _XTEXT.fullmatch(value):  # RFC 4954 §5: taken from anyone, believed from nobody
+                raise _Fault(r.BAD_PARAMETER)
         else:
             raise _Fault(r.UNKNOWN_PARAMETER)  # RFC 5321 §4.1.1.11
     return size, body_type
@@ -151,6 +171,7 @@ def _parameters(octets: bytes) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
     """RFC 5321 §4.1.1.3. `<Postmaster>` without a domain is ours."""
     match = _TO.fullmatch(argument)
@@ -177,17 +198,31 @@ def _bare(verb: Verb, event: ServerEvent) -> Callable[[bytes, Domain], ServerEve
     return parse
 
 
+_RESET = _bare(Verb.RSET, Reset())
+
+
+def _rset(argument: bytes, hostname: Domain) -> ServerEvent:
+    """RFC 5321 §4.1.1.5. The classical table has a 504 here, for what looks like the parameter of an extension."""
+    if _CLASSIC_PARAMETER.fullmatch(argument.strip()):
+        return Refused(Verb.RSET, r.NO_ARGUMENT_ALLOWED, r.UNKNOWN_PARAMETER_OF_COMMAND)
+    return _RESET(argument, hostname)
+
+
 def _noop(argument: bytes, _: Domain) -> ServerEvent:
     """RFC 5321 §4.1.1.9: an argument is ignored."""
     return Noop()
 
 
-def _vrfy(argument: bytes, _: Domain) -> ServerEvent:
-    """RFC 5321 §4.1.1.6."""
-    text = argument.strip()
-    if not text:
-        return Refused(Verb.VRFY, r.ARGUMENT_NEEDED)
-    return Verify(text.decode("ascii")) if text.isascii() else Refused(Verb.VRFY, r.BAD_ARGUMENT)
+def _named(verb: Verb, event: Callable[[str], ServerEvent]) -> Callable[[bytes, Domain], ServerEvent]:
+    """VRFY and EXPN (RFC 5321 §4.1.1.6, .7)."""
+
+    def parse(argument: bytes, _: Domain) -> ServerEvent:
+        text = argument.strip()
+        if not text:
+            return Refused(verb, r.ARGUMENT_NEEDED)
+        return event(text.decode("ascii")) if text.isascii() else Refused(verb, r.BAD_ARGUMENT)
+
+    return parse
 
 
 def _help(argument: bytes, _: Domain) -> ServerEvent:
@@ -196,22 +231,82 @@ def _help(argument: bytes, _: Domain) -> ServerEvent:
     return Help(text.decode("ascii")) if text.isascii() else Refused(Verb.HELP, r.BAD_ARGUMENT)
 
 
+def _auth(argument: bytes, hostname: Domain) -> ServerEvent:
+    """RFC 4954 §4; an initial response of `=` is an empty one."""
+    mechanism, _, initial = argument.strip().partition(b" ")
+    if not _MECHANISM.fullmatch(mechanism):
+        return Refused(Verb.AUTH, r.BAD_ARGUMENT if mechanism else r.ARGUMENT_NEEDED)
+    if not initial:
+        return Authenticate(mechanism.decode("ascii").upper(), None)
+    octets = b"" if initial == b"=" else _base64(initial)
+    if octets is None:
+        return Refused(Verb.AUTH, r.AUTH_BASE64)
+    return Authenticate(mechanism.decode("ascii").upper(), octets)
+
+
+def parse_response(line: bytes) -> ServerEvent:
+    """The line behind a 334 (RFC 4954 §4)."""
+    if line == b"*":
+        return AuthResponse(None)
+    octets = _base64(line)
+    return AuthResponse(octets) if octets is not None else Refused(Verb.AUTH, r.AUTH_BASE64)
+
+
+def _base64(text: bytes) -> bytes | None:
+    """RFC 4648 §4, strictly."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True) if text else b""
+    except binascii.Error:
+        return None
+
+
+def _atrn(argument: bytes, _: Domain) -> ServerEvent:
+    """RFC 2645 §5.2: domains with commas between them."""
+    text = argument.strip()
+    try:
+        names = text.decode("ascii").split(",") if text else []
+        return Atrn(tuple(dict.fromkeys(Domain.parse(name.strip(" ")) for name in names)))
+    except (AddressError, UnicodeDecodeError):
+        return Refused(Verb.ATRN, r.BAD_ARGUMENT)
+
+
+def _etrn(argument: bytes, _: Domain) -> ServerEvent:
+    """RFC 1985 §5.2, §5.3: a domain, `@` in front for all below it as well, or `#` and a queue's name."""
+    text = argument.strip()
+    if not text:
+        return Refused(Verb.ETRN, r.ARGUMENT_NEEDED)
+    if text.startswith(b"#") and len(text) > 1:
+        return Etrn(None, below=False)
+    try:
+        return Etrn(Domain.parse(text.removeprefix(b"@").decode("ascii")), below=text.startswith(b"@"))
+    except (AddressError, UnicodeDecodeError):
+        return Refused(Verb.ETRN, r.BAD_ARGUMENT)
+
+
 Parser = Callable[[bytes, Domain], ServerEvent]
 
 VERBS: Mapping[bytes, Verb] = {
-    verb.value.encode(): verb for verb in Verb if verb not in (Verb.CONNECT, Verb.END_OF_DATA)
+    verb.value.encode(): verb for verb in Verb if verb not in (Verb.CONNECT, Verb.END_OF_DATA, Verb.UNKNOWN)
 }
 PARSERS: Mapping[Verb, Parser] = {
     Verb.HELO: _helo,
     Verb.EHLO: _ehlo,
-    Verb.MAIL: _mail,
+    Verb.MAIL: _opening(Verb.MAIL, Mode.MAIL),
+    Verb.SEND: _opening(Verb.SEND, Mode.SEND),
+    Verb.SOML: _opening(Verb.SOML, Mode.SOML),
+    Verb.SAML: _opening(Verb.SAML, Mode.SAML),
     Verb.RCPT: _rcpt,
     Verb.DATA: _bare(Verb.DATA, DataCommand()),
-    Verb.RSET: _bare(Verb.RSET, Reset()),
+    Verb.RSET: _rset,
     Verb.NOOP: _noop,
     Verb.QUIT: _bare(Verb.QUIT, Quit()),
-    Verb.VRFY: _vrfy,
+    Verb.VRFY: _named(Verb.VRFY, Verify),
+    Verb.EXPN: _named(Verb.EXPN, Expand),
     Verb.HELP: _help,
+    Verb.AUTH: _auth,
+    Verb.TURN: _bare(Verb.TURN, Turn()),
+    Verb.ATRN: _atrn,
+    Verb.ETRN: _etrn,
 }
 
 

@@ -13,45 +13,87 @@ from collections.abc import Mapping
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
+from pillarbox.core.table import KNOWN
 from pillarbox.smtp.events import BodyChunk, BodyEnd, LocalProtocolError, Refused, ServerEvent, Wait
 from pillarbox.smtp.framing import DataReader, LineFault, LineReader
-from pillarbox.smtp.grammar import PARSERS, VERBS, Parser
+from pillarbox.smtp.grammar import PARSERS, VERBS, Parser, parse_response
 from pillarbox.smtp.states import SERVER, ServerState, Verb
 
 MAX_LINE = 512  # octets with CRLF, RFC 5321 §4.5.3.1.4
-MAX_LINES: Mapping[Verb, int] = {Verb.MAIL: MAX_LINE + 26 + 17}  # SIZE (RFC 1870 §3) and 8BITMIME (RFC 6152 §2)
+MAX_AUTH = 12288  # octets with CRLF, RFC 4954 §4
+# SIZE (RFC 1870 §3), 8BITMIME (RFC 6152 §2) and AUTH (RFC 4954 §5) lengthen MAIL and its kin.
+_WITH_EXTENSIONS = MAX_LINE + 26 + 17 + 500
+MAX_LINES: Mapping[Verb, int] = {
+    **dict.fromkeys((Verb.MAIL, Verb.SEND, Verb.SOML, Verb.SAML), _WITH_EXTENSIONS),
+    Verb.AUTH: MAX_AUTH,
+}
 _NUL, _LF, _CR = b"\0\n\r"  # as numbers: `in` looks for those without detour
 _LONGEST = max(MAX_LINES.values())
 
-# By state and by the word of a command: the commands that may come, with their parsers.
-_EXPECTED: Mapping[ServerState, Mapping[bytes, tuple[Verb, Parser]]] = {
-    state: {verb.value.encode(): (verb, PARSERS[verb]) for verb in verbs if verb in PARSERS}
-    for state, verbs in SERVER.items()
-}
+
+class Offer:
+    """The commands that a service has; one for all of its connections. Those withheld get 502."""
+
+    def __init__(self, withheld: frozenset[Verb] = frozenset()) -> None:
+        self.withheld = withheld
+        # By state and by the word of a command: the commands that may come, with their parsers.
+        self.expected: Mapping[ServerState, Mapping[bytes, tuple[Verb, Parser]]] = {
+            state: {verb.value.encode(): (verb, PARSERS[verb]) for verb in verbs if self.has(verb)}
+            for state, verbs in SERVER.items()
+        }
+
+    def has(self, verb: Verb) -> bool:
+        return verb in PARSERS and verb not in self.withheld
+
+
+_EVERYTHING = Offer()
+_KNOWN: Mapping[Verb, frozenset[int]] = {verb: KNOWN[verb.value] for verb in Verb}
 _CLOSED, _DATA, _PAUSED, _NEED_DATA = ServerState.CLOSED, ServerState.DATA, Wait.PAUSED, Wait.NEED_DATA
+_AUTH, _NO_MAIL, _SWAPPED = ServerState.AUTH, ServerState.NO_MAIL, ServerState.SWAPPED
+_WITHOUT_ENHANCED = frozenset((Verb.CONNECT, Verb.HELO, Verb.EHLO))  # RFC 2034 §4
+
+_OPENING = (Verb.MAIL, Verb.SEND, Verb.SOML, Verb.SAML)
+_OUTSIDE = (Verb.SEND, Verb.SOML, Verb.SAML, Verb.AUTH, Verb.TURN, Verb.ATRN, Verb.ETRN)
 
 # What is said to a command that may not come in this state; all others get BAD_SEQUENCE (RFC 5321 §4.1.4).
 _OUT_OF_PLACE: Mapping[tuple[ServerState, Verb], Reply] = {
     (ServerState.START, Verb.MAIL): r.NEED_HELO,
     (ServerState.START, Verb.RCPT): r.NEED_HELO,
     (ServerState.START, Verb.DATA): r.NEED_HELO,
+    **dict.fromkeys(((ServerState.START, verb) for verb in _OUTSIDE), r.NEED_HELO),
     (ServerState.READY, Verb.RCPT): r.NEED_MAIL,
     (ServerState.READY, Verb.DATA): r.NEED_MAIL,
-    (ServerState.MAIL, Verb.MAIL): r.NESTED_MAIL,
     (ServerState.MAIL, Verb.DATA): r.NEED_RCPT,
-    (ServerState.REFUSED, Verb.MAIL): r.NESTED_MAIL,
     (ServerState.REFUSED, Verb.DATA): r.NO_VALID_RECIPIENTS,  # RFC 5321 §3.3, RFC 2920 §3.1
-    (ServerState.RCPT, Verb.MAIL): r.NESTED_MAIL,
+    **{
+        (state, verb): r.NESTED_MAIL if verb in _OPENING else r.IN_TRANSACTION
+        for state in (ServerState.MAIL, ServerState.REFUSED, ServerState.RCPT)
+        for verb in (*_OPENING, *_OUTSIDE)
+    },
 }
 
 
 class ServerConnection:
     """One connection from its greeting to its close."""
 
-    __slots__ = ("_bad_octets", "_data", "_hostname", "_pending", "input", "receive_data", "state")
+    __slots__ = (
+        "_bad_octets",
+        "_data",
+        "_expected",
+        "_hostname",
+        "_offer",
+        "_pending",
+        "input",
+        "receive_data",
+        "state",
+        "unlisted",
+    )
 
-    def __init__(self, hostname: Domain) -> None:
+    def __init__(self, hostname: Domain, offer: Offer = _EVERYTHING) -> None:
         """`hostname` is ours: where `<Postmaster>` without a domain is."""
+        self._offer = offer
+        self._expected = offer.expected
+        self.unlisted: str | None = None  # a reply was sent that the reply table does not know for its command
         self.state = ServerState.CONNECT
         self._hostname = hostname
         self.input = LineReader(_LONGEST)  # `empty`: there is nothing to be asked for
@@ -66,19 +108,22 @@ class ServerConnection:
 
     def next_event(self) -> ServerEvent | Wait:
         """The next thing that the peer did."""
-        if self._pending is not None or self.state is _CLOSED:
+        state = self.state
+        if self._pending is not None or state is _CLOSED or state is _SWAPPED:
             return _PAUSED
-        if self.state is _DATA:
+        if state is _DATA:
             return self._next_of_body()
         line = self.input.next_line()
         if line is None:
             return _NEED_DATA
         if type(line) is LineFault:
-            return self._refuse(None, r.LINE_TOO_LONG if line is LineFault.TOO_LONG else r.TOO_MUCH_GARBAGE)
+            return self._unreadable(line)
         assert type(line) is bytes
+        if state is _AUTH:
+            return self._response(line)
         word, _, argument = line.partition(b" ")
         word = word.upper()
-        expected = _EXPECTED[self.state].get(word)
+        expected = self._expected[state].get(word)
         if expected is None or len(line) + 2 > MAX_LINE or _LF in line or _CR in line or _NUL in line:
             refusal = self._refusal(VERBS.get(word), line)
             if refusal is not None:
@@ -87,25 +132,38 @@ class ServerConnection:
         self._pending, parse = expected
         return parse(argument, self._hostname)
 
+    def _unreadable(self, fault: LineFault) -> Refused:
+        """A line of which nothing is left but its beginning."""
+        verb = Verb.AUTH if self.state is _AUTH else VERBS.get(self.input.head.partition(b" ")[0].upper())
+        if fault is LineFault.ENDLESS:
+            return self._refuse(verb, r.TOO_MUCH_GARBAGE)
+        return self._refuse(verb, r.AUTH_LINE_TOO_LONG if verb is Verb.AUTH else r.LINE_TOO_LONG)
+
+    def _response(self, line: bytes) -> ServerEvent:
+        self._pending = Verb.AUTH
+        return parse_response(line)
+
     def _refusal(self, verb: Verb | None, line: bytes) -> Refused | None:
         """What is wrong with the line before its argument is looked at, the worst first."""
         if _LF in line or _CR in line or _NUL in line:
             reply = r.TOO_MUCH_GARBAGE if self._bad_octets else r.BAD_OCTET
             self._bad_octets = True
-            return self._refuse(None, reply)
+            return self._refuse(verb, reply)
         if len(line) + 2 > (MAX_LINE if verb is None else MAX_LINES.get(verb, MAX_LINE)):
             return self._refuse(verb, r.LINE_TOO_LONG)
+        if self.state is _NO_MAIL and verb is not Verb.QUIT:
+            return self._refuse(verb, r.NO_MAIL_HERE)
         if verb is None:
             return self._refuse(None, r.UNRECOGNISED)
-        if verb not in PARSERS:
+        if not self._offer.has(verb):
             return self._refuse(verb, r.NOT_IMPLEMENTED)
         if verb not in SERVER[self.state]:
             return self._refuse(verb, _OUT_OF_PLACE.get((self.state, verb), r.BAD_SEQUENCE))
         return None
 
     def _refuse(self, verb: Verb | None, reply: Reply) -> Refused:
-        self._pending = verb or Verb.NOOP
-        return Refused(verb, reply)
+        self._pending = verb or Verb.UNKNOWN
+        return Refused(self._pending, reply)
 
     def _next_of_body(self) -> ServerEvent | Wait:
         if self.input.empty:
@@ -127,6 +185,10 @@ class ServerConnection:
         if verb is None:
             raise LocalProtocolError(f"nothing to answer with {reply}")
         self._pending = None
+        if reply.enhanced is not None and verb in _WITHOUT_ENHANCED:
+            reply = reply.bare
+        if reply.code not in _KNOWN[verb]:
+            self.unlisted = f"{reply} to {verb.value}"
         if reply.closes:
             self.state = ServerState.CLOSED
         else:

@@ -11,19 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-import apsw
-
 from pillarbox import __version__
-from pillarbox.adapters.directory_sqlite import DirectoryError
-from pillarbox.adapters.spool_schema import SpoolVersion
-from pillarbox.app.cli import directory, mail, queue, server
+from pillarbox.app.cli import conform, directory, fetch, mail, queue, replies, server, watch
 from pillarbox.app.cli.options import config_option
 from pillarbox.app.config_load import ConfigError
 from pillarbox.app.control import Refused
-from pillarbox.app.datadir import DataDirError
-from pillarbox.engine.ports import SpoolError
 
-_KNOWN = (ConfigError, DataDirError, DirectoryError, SpoolVersion, SpoolError, apsw.Error, OSError)
 __all__ = ["main", "parser"]
 
 
@@ -34,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"pillarbox {__version__}")
     config_option(top, default=None)
     verbs = top.add_subparsers(metavar="VERB", required=True, title="verbs")
-    for family in (server, directory, mail, queue):
+    for family in (server, directory, mail, queue, fetch, replies, conform, watch):
         family.register(verbs)
     return top
 
@@ -49,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush fails, too
         return 1
-    except _KNOWN as error:
+    except (ConfigError, OSError) as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
         return 130

@@ -1,15 +1,17 @@
-"""`pillarbox serve`, `check` and `backup`: the server as a whole."""
+"""`pillarbox serve`, `check` and `backup`: the server as a whole, which is imported only by those who need it."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pillarbox.app import daemon
-from pillarbox.app.check import Finding, Level, check
 from pillarbox.app.cli.connect import ask
 from pillarbox.app.cli.options import Group, add_verb
 from pillarbox.app.cli.output import as_json, table, visible
+
+if TYPE_CHECKING:
+    from pillarbox.app.check import Finding
 
 
 def register(verbs: Group) -> None:
@@ -21,11 +23,15 @@ def register(verbs: Group) -> None:
 
 
 def _serve(options: Namespace) -> int:
+    from pillarbox.app import daemon
+
     config: Path | None = options.config
     return daemon.serve(config)
 
 
 def _check(options: Namespace) -> int:
+    from pillarbox.app.check import Level, check
+
     findings = []
     for finding in check(options.config):
         findings.append(finding)

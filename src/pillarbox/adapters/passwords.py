@@ -1,0 +1,75 @@
+"""Passwords: hashed with argon2id (RFC 9106), and the port Accounts that checks them.
+
+Nothing here keeps or logs a password. Invariant: a check costs the same whether the user is known, disabled, has a
+password or not: one verification, against a hash that nobody's password fits where there is none. The event loop never
+waits for it; no more checks are under way than there are threads, those that wait cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
+
+from pillarbox.engine.ports import Directory, User
+
+log = logging.getLogger(__name__)
+
+# OWASP's Password Storage Cheat Sheet: argon2id with at least 19 MiB, 2 passes, 1 lane. More memory would let those who
+# guess at many connections take it from the mail.
+MEMORY_KIB = 19 * 1024
+PASSES = 2
+LANES = 1
+
+THREADS = 2  # argon2 gives up the interpreter's lock; a mail server must keep processors for mail
+
+
+def hash_password(password: str) -> str:
+    """What is kept of a password. Takes a few hundredths of a second."""
+    return _hasher().hash(_octets(password))
+
+
+def _hasher() -> PasswordHasher:
+    return PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES, type=Type.ID)
+
+
+def _octets(password: str) -> bytes:
+    """The same for all ways to type it (RFC 8265 §4.2.2 asks for NFC)."""
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+
+
+class Argon2Accounts:
+    """Meets the port Accounts."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._hasher = _hasher()
+        self._nobody = hash_password(secrets.token_urlsafe())
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
+        self._free = asyncio.Semaphore(THREADS)
+
+    async def check(self, name: str, password: str) -> User | None:
+        user = self._directory.login(name)
+        known = None if user is None or not user.enabled else user.password
+        async with self._free:
+            loop = asyncio.get_running_loop()
+            fits = await loop.run_in_executor(self._threads, self._fits, name, known or self._nobody, _octets(password))
+        return user if fits and known else None
+
+    def _fits(self, name: str, hashed: str, password: bytes) -> bool:
+        try:
+            return self._hasher.verify(hashed, password)
+        except VerifyMismatchError:
+            return False
+        except (Argon2Error, InvalidHashError) as error:
+            log.error("the password of %r can't be checked, set it again: %s", name, type(error).__name__)
+            return False
+
+    def close(self) -> None:
+        """Wait for the checks that are under way."""
+        self._threads.shutdown(wait=True, cancel_futures=True)

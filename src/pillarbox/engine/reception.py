@@ -1,0 +1,284 @@
+"""One mail transaction of a session: from MAIL, SEND, SOML or SAML to the end of its message.
+
+Decides who may send what to whom, collects the message, and sees it to the queue, to terminals, or both (RFC 5321
+§3.3, RFC 821 §3.4). Each step gives a reply or a question; knows no octets of the protocol, no sockets, no tasks. Which
+command may come when was settled before, in `smtp/states.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from pillarbox.core import reply as r
+from pillarbox.core.address import AddressLiteral, Domain, Mailbox
+from pillarbox.core.envelope import Envelope, Mode, Recipient
+from pillarbox.core.message import Hop, received_field
+from pillarbox.core.reply import Reply
+from pillarbox.engine.intake import Intake
+from pillarbox.engine.mail import Message
+from pillarbox.engine.ports import (
+    Accepted,
+    Circular,
+    Disabled,
+    Moved,
+    NoSuchUser,
+    NotLocal,
+    Posting,
+    Relayed,
+    Resolution,
+    SpoolError,
+    SpoolFull,
+    User,
+)
+from pillarbox.engine.questions import Accept, Ask, AskSenderDomain, AskUsage, Drop, SenderDomain, Show, Spill, Step
+from pillarbox.engine.service import Client, Service
+from pillarbox.engine.terminal import terminal_text
+from pillarbox.smtp.events import BodyChunk, BodyEnd, MailFrom, RcptTo
+from pillarbox.smtp.states import Verb
+
+MAX_TERMINAL = 64 * 1024  # octets of a message that is shown on a terminal
+_VERBS = {Mode.SEND: Verb.SEND, Mode.SOML: Verb.SOML, Mode.SAML: Verb.SAML}
+_SENDER_DOMAINS = {
+    SenderDomain.NONE: r.SENDER_UNKNOWN,
+    SenderDomain.NULL_MX: r.SENDER_NULL_MX,
+    SenderDomain.UNKNOWN: r.SENDER_UNCHECKED,
+}
+_REFUSALS: Mapping[type[Resolution], Reply] = {
+    NoSuchUser: r.NO_SUCH_USER,
+    NotLocal: r.RELAY_DENIED,
+    Disabled: r.MAILBOX_DISABLED,
+    Circular: r.BAD_FORWARDING,
+}
+
+
+def spool_refusal(fault: SpoolError) -> Reply:
+    return r.NO_SPACE if isinstance(fault, SpoolFull) else r.SPOOL_FAULT
+
+
+def refusal_of_sender(service: Service, client: Client, event: MailFrom) -> Reply | None:
+    """What is wrong with a transaction at its beginning, as far as it is known without asking anybody."""
+    limit = service.message_size
+    if event.mode is not Mode.MAIL:
+        if not client.may(_VERBS[event.mode]):
+            return r.AUTH_NEEDED
+        if not service.terminal_rate.allows(client.name, service.clock.monotonic()):
+            return r.TOO_MANY_SHOWN
+        limit = min(limit, MAX_TERMINAL) if event.mode is Mode.SEND else limit
+    if event.size > limit:
+        return r.TOO_BIG  # RFC 1870 §6.1
+    fault = service.spool_fault(event.size)
+    return None if fault is None else spool_refusal(fault)
+
+
+def question_of_sender(service: Service, client: Client, event: MailFrom) -> AskSenderDomain | None:
+    """What is to be asked about the sender of somebody who is not known to us."""
+    sender = event.sender
+    if sender is None or client.may_relay:
+        return None
+    domain = sender.domain
+    if not isinstance(domain, Domain) or service.directory.is_local(domain):
+        return None
+    return AskSenderDomain(domain)
+
+
+def judged_sender(found: SenderDomain) -> Reply | None:
+    """The refusal that follows from the answer, None for none."""
+    return _SENDER_DOMAINS.get(found)
+
+
+class Reception:
+    """The transaction, from the accepted sender on."""
+
+    __slots__ = ("_client", "_hop", "_intake", "_mail", "_service", "recipients")
+
+    def __init__(self, service: Service, client: Client, hop: Hop, mail: MailFrom) -> None:
+        self._service = service
+        self._client = client
+        self._hop = hop
+        self._mail = mail
+        self.recipients: dict[Mailbox, Recipient] = {}
+        self._intake: Intake | None = None
+
+    @property
+    def spilled(self) -> Drop | None:
+        """What must be forgotten when the transaction ends here."""
+        intake = self._intake
+        return Drop(intake.id) if intake is not None and intake.spilled else None
+
+    # --- RCPT
+
+    def rcpt_to(self, event: RcptTo) -> Step:
+        recipient = event.recipient
+        if type(recipient.domain) is AddressLiteral:
+            recipient = self._at_home(recipient, recipient.domain)
+        resolution = self._service.directory.resolve(recipient)
+        if type(resolution) is Accepted:
+            return self._known(recipient, resolution)
+        if type(resolution) is Relayed or (type(resolution) is NotLocal and self._client.may_relay):
+            return self._elsewhere(recipient)
+        if type(resolution) is Moved:
+            return self._client.probed(r.moved(str(resolution.to)))
+        return self._client.probed(_REFUSALS[type(resolution)])
+
+    def _at_home(self, recipient: Mailbox, literal: AddressLiteral) -> Mailbox:
+        """Our own IP address stands for this host (RFC 1123 §5.2.17, RFC 5321 §2.3.4): who logs in by that name."""
+        if str(literal.ip) != self._client.here():
+            return recipient
+        user = self._service.directory.login(recipient.local.text)
+        return Mailbox(recipient.local, self._service.hostname) if user is None else user.mailbox
+
+    def _elsewhere(self, recipient: Mailbox) -> Reply:
+        if self._mail.mode is Mode.SEND:
+            return r.NO_TERMINAL_ELSEWHERE
+        return self._add(recipient, Accepted((recipient,)))
+
+    def _known(self, recipient: Mailbox, accepted: Accepted) -> Step:
+        if accepted.postings and not self._may_post(accepted.postings):
+            return self._client.probed(r.MAY_NOT_POST)
+        targets = accepted.targets
+        if self._mail.mode is Mode.SEND:
+            return self._for_terminals(recipient, targets)
+        if accepted.limited and (user := self._service.directory.user(targets[0])) is not None:
+            return Ask(AskUsage(user.mailbox), partial(self._with_usage, recipient, accepted, user))
+        return self._add(recipient, accepted)
+
+    def _may_post(self, postings: tuple[Posting, ...]) -> bool:
+        sender, client = self._mail.sender, self._client
+        known = None if sender is None else self._service.directory.user(sender)
+        if known is not None:
+            sender = known.mailbox  # as the list has it, whatever the case
+        user = None if client.user is None else client.user.mailbox
+        return all(posting.permits(sender, user) for posting in postings)
+
+    def _for_terminals(self, recipient: Mailbox, targets: tuple[Mailbox, ...]) -> Reply:
+        """SEND reaches those users of this host, behind whatever alias or list, who have a terminal open."""
+        here = [target for target in targets if self._is_here(target)]
+        if not here:
+            return self._client.probed(r.NO_TERMINAL_ELSEWHERE)
+        active = tuple(target for target in here if self._service.presence.active(target))
+        return self._add(recipient, Accepted(active)) if active else self._client.probed(r.NOT_ACTIVE)
+
+    def _is_here(self, target: Mailbox) -> bool:
+        return isinstance(target.domain, Domain) and self._service.directory.is_local(target.domain)
+
+    def _with_usage(self, recipient: Mailbox, accepted: Accepted, user: User, usage: int | None) -> Reply:
+        if usage is None:
+            return self._client.probed(r.MAILBOX_UNREADABLE)
+        usage += self._mail.size
+        if user.quota is not None and usage > user.quota:
+            return self._client.probed(r.MAILBOX_FULL)
+        if user.soft_quota is not None and usage > user.soft_quota:
+            return self._client.probed(r.MAILBOX_NEARLY_FULL)
+        return self._add(recipient, accepted)
+
+    def _add(self, recipient: Mailbox, accepted: Accepted) -> Reply:
+        recipients, targets, owners = self.recipients, accepted.targets, accepted.owners
+        if len(recipients) + len(targets) > self._service.recipients and recipients:
+            return r.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10; an alias counts with all it stands for
+        for target in targets:
+            if target not in recipients:
+                recipients[target] = Recipient(target, recipient, owners.get(target) if owners else None)
+        return r.RECIPIENT_OK if accepted.announced is None else r.announced(str(accepted.announced))
+
+    # --- the message
+
+    def data(self) -> Reply:
+        service = self._service
+        fault = service.spool_fault(0)
+        if fault is not None and not isinstance(fault, SpoolFull):
+            return r.SPOOL_FAULT
+        message_id = service.ids.next()
+        originals = {recipient.original for recipient in self.recipients.values()}
+        only = str(originals.pop()) if len(originals) == 1 else None
+        trace = received_field(self._hop, str(message_id), service.clock.now(), only)
+        limit = service.message_size
+        if self._mail.mode is Mode.SEND:
+            limit = min(limit, MAX_TERMINAL)
+        self._intake = Intake(message_id, trace, limit)
+        return r.START_DATA
+
+    def chunk(self, event: BodyChunk) -> Ask | None:
+        assert self._intake is not None
+        piece = self._intake.add(event.octets)
+        return Ask(Spill(self._intake.id, piece), self._spilled) if piece is not None else None
+
+    def _spilled(self, fault: SpoolError | None) -> None:
+        assert self._intake is not None
+        if fault is not None:
+            self._intake.fail(spool_refusal(fault))
+
+    def end(self, event: BodyEnd) -> Reply | Ask:
+        """The message is whole: its fate by the mode of the transaction."""
+        intake = self._intake
+        assert intake is not None
+        rest = intake.finish(event.octets, bare=event.bare)
+        if intake.fault is None and intake.header is not None and intake.header.delivered_to:
+            self._look_for_a_loop(intake, intake.header.delivered_to)
+        if intake.fault is not None:
+            return Ask(Drop(intake.id), self._dropped) if intake.spilled else intake.fault
+        if self._mail.mode is Mode.MAIL:
+            return self._accept(intake, rest)
+        return self._to_terminals(intake, rest)
+
+    def _look_for_a_loop(self, intake: Intake, delivered_to: tuple[str, ...]) -> None:
+        """RFC 9228 §3: what was forwarded by an address here before is not forwarded by it again."""
+        for recipient in self.recipients.values():
+            if recipient.forwarded and str(recipient.original).casefold() in delivered_to:
+                intake.fail(r.FORWARDING_LOOP)
+
+    def _dropped(self, _: None) -> Reply:
+        assert self._intake is not None
+        return self._intake.fault or r.LOCAL_FAULT
+
+    def _accept(self, intake: Intake, rest: bytes) -> Ask:
+        return Ask(Accept(self._message(intake, rest)), self._accepted)
+
+    def _message(self, intake: Intake, rest: bytes) -> Message:
+        service, mail = self._service, self._mail
+        envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type)
+        return intake.message(rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now())
+
+    def _accepted(self, fault: SpoolError | None) -> Reply:
+        assert self._intake is not None
+        return r.queued(str(self._intake.id)) if fault is None else spool_refusal(fault)
+
+    # --- terminals (RFC 821 §3.4)
+
+    def _to_terminals(self, intake: Intake, rest: bytes) -> Reply | Ask:
+        mode = self._mail.mode
+        show = self._show(intake, rest)
+        if mode is Mode.SEND:
+            everybody = show is not None and len(show.users) == len(self.recipients)
+            return Ask(show, self._sent) if show is not None and everybody else r.NOT_SHOWN
+        if show is None:
+            return self._accept(intake, rest)
+        if mode is Mode.SAML:
+            return Ask(Accept(self._message(intake, rest)), partial(self._accepted_and_show, show))
+        return Ask(show, partial(self._shown_or_accept, intake, rest))
+
+    def _show(self, intake: Intake, rest: bytes) -> Show | None:
+        """What is to be shown to those with a terminal; None where there is nobody, or too much to show."""
+        presence = self._service.presence
+        users = tuple(each for each in self.recipients if self._is_here(each) and presence.active(each))
+        if not users or intake.size - intake.trace_size > MAX_TERMINAL:
+            return None
+        now = self._service.clock.now()
+        mail = self._mail
+        text = terminal_text(rest, sender=mail.sender, peer=self._client.peer, at=now, verb=mail.mode.value)
+        return Show(users, text)
+
+    def _sent(self, shown: frozenset[Mailbox]) -> Reply:
+        """SEND stores nothing: 250 means that everybody has it on a terminal."""
+        return r.SHOWN if shown >= self.recipients.keys() else r.NOT_SHOWN
+
+    def _accepted_and_show(self, show: Show, fault: SpoolError | None) -> Step:
+        """SAML: the mailbox decides, the terminal is a courtesy."""
+        reply = self._accepted(fault)
+        return reply if fault is not None else Ask(show, lambda _: reply)
+
+    def _shown_or_accept(self, intake: Intake, rest: bytes, shown: frozenset[Mailbox]) -> Step:
+        """SOML: the mailbox of those who have it on no terminal."""
+        for user in shown:
+            self.recipients.pop(user, None)
+        return self._accept(intake, rest) if self.recipients else r.SHOWN

@@ -1,0 +1,186 @@
+"""What all sessions of a listener share: Service; and who a client is to it: Client.
+
+Values, and the rules of entitlement: which command is offered to whom. Knows no command's meaning and no state of a
+session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from pillarbox.core import reply as r
+from pillarbox.core.address import Domain
+from pillarbox.core.reply import Reply
+from pillarbox.engine.ids import IdSource
+from pillarbox.engine.limits import Rate
+from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
+from pillarbox.smtp.server import Offer
+from pillarbox.smtp.states import Verb
+
+IpNetwork = IPv4Network | IPv6Network
+MECHANISMS = ("PLAIN",)
+
+
+class Access(Enum):
+    """Who may use a command; the value is the word in the configuration."""
+
+    OFF = "off"  # nobody: 502
+    AUTH = "auth"  # who has authenticated
+    TRUSTED = "trusted"  # those, and clients in the relay networks
+    ON = "on"  # everybody
+
+
+class AuthOffer(Enum):
+    """Where AUTH is offered; the value is the word in the configuration."""
+
+    OFF = "off"
+    TLS = "tls"  # under TLS, and on loopback
+    CLEAR = "clear"  # always
+
+
+COMMANDS: Mapping[Verb, Access] = {
+    Verb.VRFY: Access.AUTH,
+    Verb.EXPN: Access.AUTH,
+    Verb.HELP: Access.ON,
+    Verb.SEND: Access.OFF,
+    Verb.SOML: Access.OFF,
+    Verb.SAML: Access.OFF,
+    Verb.TURN: Access.OFF,
+    Verb.ATRN: Access.OFF,
+    Verb.ETRN: Access.OFF,
+}
+TO_TERMINALS = (Verb.SEND, Verb.SOML, Verb.SAML)
+_ODMR_ONLY = frozenset((Verb.EHLO, Verb.HELO, Verb.AUTH, Verb.ATRN, Verb.NOOP, Verb.RSET, Verb.QUIT))  # RFC 2645 §5
+_KEYWORDS = (Verb.EXPN, Verb.HELP, Verb.SEND, Verb.SOML, Verb.SAML, Verb.TURN, Verb.ATRN, Verb.ETRN)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all sessions of a listener share."""
+
+    listener: str
+    hostname: Domain
+    hostname_configured: bool
+    message_size: int  # octets
+    recipients: int  # a message
+    errors: int  # a session
+    relay_networks: tuple[IpNetwork, ...]
+    directory: Directory
+    clock: Clock
+    ids: IdSource
+    presence: Presence
+    terminal_rate: Rate  # of messages to terminals, by sender
+    transactions: int  # a session
+    probes: int  # a session, of clients who may not ask
+    spool_fault: Callable[[int], SpoolError | None]  # why a message of so many octets can't be stored now
+    commands: Mapping[Verb, Access] = field(default_factory=lambda: COMMANDS)
+    auth: AuthOffer = AuthOffer.TLS
+    accepts_mail: bool = True
+    odmr: bool = False  # on-demand mail relay and nothing else
+    classic: bool = False  # gives the odd pairs of the classical table, too
+    checks_sender_domain: bool = False
+    offer: Offer = field(init=False, repr=False, compare=False)
+    _ehlo: tuple[Reply, Reply] = field(init=False, repr=False, compare=False)  # without AUTH and with it
+
+    def __post_init__(self) -> None:
+        withheld = {verb for verb, access in self.commands.items() if access is Access.OFF}
+        if self.odmr:
+            withheld = set(Verb) - _ODMR_ONLY
+        if self.auth is AuthOffer.OFF:
+            withheld.add(Verb.AUTH)
+        object.__setattr__(self, "offer", Offer(frozenset(withheld)))
+        keywords = self._keywords()
+        with_auth = (*keywords, f"AUTH {' '.join(MECHANISMS)}")
+        object.__setattr__(self, "_ehlo", tuple(r.ehlo(str(self.hostname), each) for each in (keywords, with_auth)))
+
+    def _keywords(self) -> tuple[str, ...]:
+        """Only what is not answered 500 or 502 later (RFC 5321 §4.1.1.1)."""
+        mail = () if self.odmr else ("PIPELINING", f"SIZE {self.message_size}", "8BITMIME")
+        verbs = [verb.value for verb in _KEYWORDS if self.offer.has(verb)]
+        return (*mail, "ENHANCEDSTATUSCODES", *verbs)
+
+    @property
+    def greeting(self) -> Reply:
+        name = str(self.hostname)
+        return r.greeting(name) if self.accepts_mail else r.no_mail_greeting(name)
+
+    def ehlo(self, client: Client) -> Reply:
+        return self._ehlo[client.may_authenticate]
+
+    def access(self, verb: Verb) -> Access:
+        return Access.AUTH if self.odmr else self.commands[verb]
+
+
+@lru_cache(maxsize=4096)
+def _is_within(peer: str, networks: tuple[IpNetwork, ...]) -> bool:
+    address = ip_address(peer)
+    return any(address in network for network in networks)
+
+
+@lru_cache(maxsize=4096)
+def _is_loopback(peer: str) -> bool:
+    return peer != "" and ip_address(peer).is_loopback
+
+
+class Client:
+    """Who is at the other end, and what they may do."""
+
+    __slots__ = ("_service", "errors", "here", "peer", "probes", "trusted", "user")
+
+    def __init__(self, service: Service, peer: str, here: Callable[[], str] = str) -> None:
+        """`peer`: IP address; `here` tells ours on this connection."""
+        self._service = service
+        self.peer = peer
+        self.here = here
+        self.trusted = bool(service.relay_networks) and _is_within(peer, service.relay_networks)
+        self.user: User | None = None  # once authenticated
+        self.errors = 0  # refused commands so far
+        self.probes = 0  # addresses asked for so far
+
+    @property
+    def may_relay(self) -> bool:
+        """Whether mail for anywhere is taken."""
+        return self.trusted or self.user is not None
+
+    @property
+    def may_authenticate(self) -> bool:
+        match self._service.auth:
+            case AuthOffer.OFF:
+                return False
+            case AuthOffer.CLEAR:
+                return True
+            case AuthOffer.TLS:
+                return _is_loopback(self.peer)
+
+    @property
+    def name(self) -> str:
+        """By which limits are kept."""
+        return self.peer if self.user is None else str(self.user.mailbox)
+
+    def may(self, verb: Verb) -> bool:
+        """Whether a command that is offered is for this client."""
+        match self._service.access(verb):
+            case Access.OFF:
+                return False
+            case Access.AUTH:
+                return self.user is not None
+            case Access.TRUSTED:
+                return self.may_relay
+            case Access.ON:
+                return True
+
+    def erred(self, reply: Reply) -> Reply:
+        """The reply to a refused command, or the end after too many (RFC 5321 §4.3.2)."""
+        self.errors += 1
+        return reply if self.errors <= self._service.errors else r.TOO_MANY_ERRORS
+
+    def probed(self, reply: Reply, count: int = 1) -> Reply:
+        """The reply to a question about an address, or the end after too many; entitled clients may ask on."""
+        if self.may_relay:
+            return reply
+        self.probes += count
+        return reply if self.probes <= self._service.probes else r.TOO_MANY_PROBES

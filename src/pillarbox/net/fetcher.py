@@ -1,0 +1,155 @@
+"""Fetcher: asks another host for our mail, by TURN, ATRN or ETRN.
+
+Connects, authenticates, sends the command. After the 250 to TURN or ATRN the roles change: a listener adopts the
+connection, and mail comes in as by any other. RFC 821 §3.8, RFC 2645, RFC 1985.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from pillarbox.core.address import Domain
+from pillarbox.engine.ports import Clock, Network, Resolver
+from pillarbox.net.sender import Deadlines
+from pillarbox.smtp.client import ClientConnection
+from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
+from pillarbox.smtp.sasl import Credentials
+from pillarbox.smtp.states import ClientState, Verb
+
+log = logging.getLogger(__name__)
+
+
+class FetchError(Exception):
+    """Nothing was fetched; the text says what the host said, or why it could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is wanted: `verb` is TURN, ATRN or ETRN; ETRN is said once for each domain."""
+
+    host: str  # a name or an IP address
+    port: int
+    verb: Verb
+    domains: tuple[Domain, ...]
+    credentials: Credentials | None
+
+
+class _Talk(asyncio.Protocol):
+    """One command after the other; `ask` waits for the reply."""
+
+    def __init__(self) -> None:
+        self.client = ClientConnection()
+        self.transport: asyncio.Transport | None = None
+        self._replies: asyncio.Queue[ReplyReceived | FetchError] = asyncio.Queue()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.client.receive_data(data)
+            while not isinstance(reply := self.client.next_event(), Wait):
+                self._replies.put_nowait(reply)
+        except ProtocolError as error:
+            self._replies.put_nowait(FetchError(f"the host makes no sense: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._replies.put_nowait(FetchError(f"the connection was lost: {exc or 'closed by the host'}"))
+
+    async def reply(self, seconds: float) -> ReplyReceived:
+        try:
+            async with asyncio.timeout(seconds):
+                found = await self._replies.get()
+        except TimeoutError as error:
+            raise FetchError(f"no answer within {seconds:g} s") from error
+        if isinstance(found, FetchError):
+            raise found
+        return found
+
+    async def ask(self, octets: bytes, seconds: float) -> ReplyReceived:
+        assert self.transport is not None
+        self.transport.write(octets)
+        return await self.reply(seconds)
+
+
+class Fetcher:
+    """Who asks, and by which ports."""
+
+    def __init__(
+        self, network: Network, resolver: Resolver, clock: Clock, *, hostname: Domain, deadlines: Deadlines
+    ) -> None:
+        self._network = network
+        self._resolver = resolver
+        self._clock = clock
+        self._hostname = hostname
+        self._deadlines = deadlines
+
+    async def fetch(self, errand: Errand, addresses: Sequence[str], adopt: Callable[[asyncio.Transport], None]) -> str:
+        """Ask the host at the first of the addresses that answers; gives its last reply. `adopt` gets the connection
+        when the roles have changed. Raises FetchError."""
+        talk = await self._connected(errand, addresses)
+        transport = talk.transport
+        assert transport is not None
+        try:
+            await self._open(talk, errand)
+            reply = await self._command(talk, errand)
+        except BaseException:
+            transport.close()
+            raise
+        if talk.client.state is ClientState.SWAPPED:
+            adopt(transport)
+        else:
+            transport.write(talk.client.send(Verb.QUIT))
+            transport.close()
+        return reply
+
+    async def _connected(self, errand: Errand, addresses: Sequence[str]) -> _Talk:
+        fault = f"{errand.host} has no address"
+        for address in addresses:
+            talk = _Talk()
+            try:
+                await self._network.connect(
+                    lambda talk=talk: talk,  # type: ignore[misc]
+                    address,
+                    errand.port,
+                    seconds=self._deadlines.connect,
+                )
+            except OSError as error:
+                fault = f"can't connect to {address} port {errand.port}: {error}"
+            else:
+                return talk
+        raise FetchError(fault)
+
+    async def _open(self, talk: _Talk, errand: Errand) -> None:
+        seconds = self._deadlines.command
+        _need(await talk.reply(self._deadlines.greeting))
+        _need(await talk.ask(talk.client.send(Verb.EHLO, str(self._hostname)), seconds))
+        if errand.credentials is None:
+            return
+        if "PLAIN" not in talk.client.capabilities.get("AUTH", "").upper().split():
+            raise FetchError("the host doesn't offer AUTH PLAIN")
+        _need(await talk.ask(talk.client.auth_plain(errand.credentials), seconds))
+
+    async def _command(self, talk: _Talk, errand: Errand) -> str:
+        seconds = self._deadlines.command
+        if errand.verb is not Verb.ETRN:
+            argument = ",".join(map(str, errand.domains)) if errand.verb is Verb.ATRN else ""
+            reply = _need(await talk.ask(talk.client.send(errand.verb, argument), seconds))
+            if not talk.client.quiet:
+                raise FetchError("the host sent octets behind its reply")
+            return reply
+        replies = [
+            _need(await talk.ask(talk.client.send(Verb.ETRN, str(domain)), seconds)) for domain in errand.domains
+        ]
+        return "\n".join(replies)
+
+
+def _need(reply: ReplyReceived) -> str:
+    """The reply, where it is a positive one."""
+    if reply.klass != 2:
+        raise FetchError(f"the host says to {reply.verb.value}: {reply}")
+    return str(reply)

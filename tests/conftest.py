@@ -1,0 +1,31 @@
+"""For every test: a reply that the reply table does not know for its command is a defect, wherever it comes up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+class _Defects(logging.Handler):
+    """Keeps what is logged of replies outside the table."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "reply table does not know" in (text := record.getMessage()):
+            self.found.append(text)
+
+
+@pytest.fixture(autouse=True)
+def replies_outside_the_table() -> Iterator[list[str]]:
+    """Those of this test; one that provokes some empties the list."""
+    handler = _Defects()
+    logger = logging.getLogger("pillarbox")
+    logger.addHandler(handler)
+    yield handler.found
+    logger.removeHandler(handler)
+    assert not handler.found
