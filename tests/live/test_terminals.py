@@ -112,6 +112,7 @@ def test_a_terminal_that_goes_before_the_dot(server: Server) -> None:
             assert client.say("SEND FROM:<carol@else.example>").startswith("250")
             assert client.say(f"RCPT TO:<{ALICE}>").startswith("250")
             assert client.say("DATA").startswith("354")
+        until(lambda: say(server, "SEND", ALICE, "x")[-1].startswith("450 4.2.1"), what="the terminal is gone")
         client.write(b"too late\r\n.\r\n")
         assert client.reply().startswith("450 4.2.1")
     assert not letters(server, ALICE)

@@ -12,7 +12,7 @@ from pillarbox.adapters.instant import KEPT, InstantMailer
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.engine.answers import Answers
 from pillarbox.engine.ids import IdSource
-from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords, SpoolBroken, User
+from pillarbox.engine.ports import AccountsFault, DnsFault, NoDomain, NoRecords, SpoolBroken, User
 from pillarbox.engine.questions import (
     AskSenderDomain,
     AskStatus,
@@ -50,6 +50,13 @@ def test_login() -> None:
     assert ask(answers, Login(Credentials("alice", "secret"))) == User(ALICE)
     assert ask(answers, Login(Credentials("alice", "Secret"))) is None
     assert porter.asked == [("alice", "secret"), ("alice", "Secret")]
+
+
+def test_a_login_that_can_not_be_checked_now(caplog: pytest.LogCaptureFixture) -> None:
+    porter = Porter()
+    porter.bug = AccountsFault("too many wait")
+    assert ask(make_answers(accounts=porter), Login(Credentials("alice", "secret"))) is porter.bug
+    assert "too many wait" in caplog.text
 
 
 # --- the sender's domain (RFC 5321 §3.6.2, §5.1; RFC 7505)

@@ -16,8 +16,6 @@ from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import SpoolCallback, User
 from pillarbox.net.fetcher import Errand, Fetcher, FetchError
 from pillarbox.net.sender import Deadlines
-from pillarbox.sim.clock import VirtualClock
-from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.smtp.sasl import Credentials
 from pillarbox.smtp.states import Verb
 from tests.making import HOSTNAME, box, make_listener, make_service, turns
@@ -62,7 +60,7 @@ class Place:
         self.server = ScriptedServer(scripts)
         self.wires = Wires({HOST: self.server, "192.0.2.9": ConnectionRefusedError(111, "Connection refused")})
         self.desk = Desk()
-        self.fetcher = Fetcher(self.wires, ScriptedResolver(), VirtualClock(), hostname=HOSTNAME, deadlines=deadlines)
+        self.fetcher = Fetcher(self.wires, hostname=HOSTNAME, deadlines=deadlines)
 
     async def fetch(self, wanted: Errand, *addresses: str) -> str:
         return await self.fetcher.fetch(wanted, addresses or (HOST,), self.desk.adopt)

@@ -19,7 +19,7 @@ from pillarbox.engine.ports import SpoolBroken, User
 from pillarbox.engine.queue import Queue
 from pillarbox.engine.service import COMMANDS, Access, Service
 from pillarbox.engine.session import Session
-from pillarbox.net.listener import Bounds, Census, Connection
+from pillarbox.net.listener import Bounds, Census, Connection, Listener
 from pillarbox.sim.presence import ImaginedPresence
 from pillarbox.smtp.states import Verb
 from tests.making import (
@@ -524,7 +524,7 @@ def test_a_drain_does_not_wait_for_what_was_handed_over() -> None:
 # --- a connection that we made
 
 
-async def adopted(here: Office) -> Client:
+async def adopted(here: Office, listener: Listener | None = None) -> Client:
     """A peer that was connected to by us, and has become the client."""
     loop = asyncio.get_running_loop()
     accepted: asyncio.Future[Client] = loop.create_future()
@@ -541,7 +541,7 @@ async def adopted(here: Office) -> Client:
     while not hasattr(client, "transport"):
         await turns(1)
     here.clients.append(client)
-    here.listener.adopt(transport)
+    (listener or here.listener).adopt(transport)
     server.close()
     return client
 
@@ -564,13 +564,17 @@ def test_we_are_the_server_on_a_connection_that_we_made() -> None:
 
 
 def test_an_adopted_connection_that_is_silent_is_told_421() -> None:
+    """Also by a listener that has no socket of its own."""
+
     async def main(here: Office) -> None:
-        client = await adopted(here)
+        listener = make_listener(here.service())
+        client = await adopted(here, listener)
         assert await client.codes() == [220]
         here.clock.advance(BOUNDS.idle + 5)
         assert [line[:9] for line in await client.rest()] == ["421 4.4.2"]
         client.transport.close()
-        await here.listener.emptied()
+        await listener.emptied()
+        await listener.drain(0)
 
     run(main)
 

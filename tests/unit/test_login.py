@@ -6,7 +6,7 @@ import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.core.reply import Reply
-from pillarbox.engine.ports import User
+from pillarbox.engine.ports import AccountsFault, User
 from pillarbox.engine.questions import Login
 from pillarbox.engine.service import AuthOffer
 from pillarbox.smtp.events import Authenticate, AuthResponse, RcptTo
@@ -72,6 +72,14 @@ def test_without_tls_only_this_machine_may(peer: str, reply: Reply | None, initi
         assert answer == reply
     else:
         assert answer == r.AUTH_CONTINUE or isinstance(answer, Login)
+
+
+def test_what_can_not_be_checked_now_is_no_wrong_password() -> None:
+    session = ready(auth=AuthOffer.CLEAR, errors=1)
+    for _ in range(3):
+        session.handle(offered())
+        assert session.answer(AccountsFault("busy")) == r.AUTH_FAULT
+    assert session.user == ""
 
 
 def test_nobody_authenticates_twice() -> None:

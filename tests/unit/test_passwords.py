@@ -11,10 +11,11 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
 
+from pillarbox.adapters import passwords
 from pillarbox.adapters.passwords import LANES, MEMORY_KIB, PASSES, THREADS, Argon2Accounts, hash_password
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.engine.directory import Snapshot
-from pillarbox.engine.ports import Accounts, User
+from pillarbox.engine.ports import Accounts, AccountsFault, User
 
 
 def user(address: str, password: str | None, *, enabled: bool = True) -> User:
@@ -152,3 +153,18 @@ def test_a_broken_hash_is_logged_without_it(town: Snapshot, caplog: pytest.LogCa
     with_accounts(town, main)
     assert "the password of 'broken' can't be checked, set it again: " in caplog.text
     assert "nonsense" not in caplog.text and "sesame" not in caplog.text
+
+
+def test_a_flood_of_logins_is_put_off(town: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "MAX_WAITING", 3)
+
+    async def run() -> list[object]:
+        accounts = Argon2Accounts(town)
+        try:
+            return await asyncio.gather(*(accounts.check("nobody", "x") for _ in range(5)), return_exceptions=True)
+        finally:
+            accounts.close()
+
+    found = asyncio.run(run())
+    assert found[:3] == [None] * 3
+    assert [type(each) for each in found[3:]] == [AccountsFault] * 2

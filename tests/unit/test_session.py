@@ -589,6 +589,13 @@ def test_recipients_that_got_no_message_were_asked_for(event: ServerEvent) -> No
     assert session.handle(event) == r.TOO_MANY_PROBES
 
 
+def test_recipients_whose_message_was_refused_were_asked_for() -> None:
+    session = ready(probes=3, message_size=10)
+    for reply in (r.TOO_BIG, r.TOO_MANY_PROBES):
+        assert play(session, mail(), RcptTo(ALICE), RcptTo(BOB), DataCommand()) == r.START_DATA
+        assert session.handle(BodyEnd(b"more than ten octets\r\n", bare=False)) == reply
+
+
 def test_recipients_that_got_a_message_were_not_only_asked_for() -> None:
     session = ready(probes=1)
     for _ in range(5):

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
 
-from pillarbox.engine.ports import Directory, User
+from pillarbox.engine.ports import AccountsFault, Directory, User
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ PASSES = 2
 LANES = 1
 
 THREADS = 2  # argon2 gives up the interpreter's lock; a mail server must keep processors for mail
+MAX_WAITING = 200  # checks at a time, some seconds of work; further ones are put off with 454
 
 
 def hash_password(password: str) -> str:
@@ -52,8 +53,18 @@ class Argon2Accounts:
         self._nobody = hash_password(secrets.token_urlsafe())
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
         self._free = asyncio.Semaphore(THREADS)
+        self._waiting = 0
 
     async def check(self, name: str, password: str) -> User | None:
+        if self._waiting >= MAX_WAITING:
+            raise AccountsFault(f"{self._waiting} passwords wait to be checked")
+        self._waiting += 1
+        try:
+            return await self._checked(name, password)
+        finally:
+            self._waiting -= 1
+
+    async def _checked(self, name: str, password: str) -> User | None:
         user = self._directory.login(name)
         known = None if user is None or not user.enabled else user.password
         async with self._free:

@@ -39,7 +39,7 @@ class Fetching:
         errand = _errand(wanted)
         addresses = await self._addresses(errand)
         ways = self._ways()
-        fetcher = Fetcher(ways.network, ways.resolver, ways.clock, hostname=ways.hostname, deadlines=ways.deadlines)
+        fetcher = Fetcher(ways.network, hostname=ways.hostname, deadlines=ways.deadlines)
         listener = self._make_listener(wanted.verb)
         accepted = _Counting(listener.accept)
         listener.accept = accepted.accept

@@ -243,6 +243,7 @@ def status(lines: tuple[str, ...]) -> Reply:
     return _reply(211, "2.0.0", *lines)
 
 
+@lru_cache(maxsize=64)
 def help_text(lines: tuple[str, ...]) -> Reply:
     return _reply(214, "2.0.0", *lines)
 

@@ -14,6 +14,7 @@ from typing import Any
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.engine.ports import (
     Accounts,
+    AccountsFault,
     Clock,
     DnsFault,
     Mailboxes,
@@ -73,8 +74,12 @@ class Answers:
         """The answer."""
         return await _WAYS[type(question)](self, question)
 
-    async def _login(self, question: Login) -> User | None:
-        return await self._accounts.check(question.credentials.name, question.credentials.password)
+    async def _login(self, question: Login) -> User | AccountsFault | None:
+        try:
+            return await self._accounts.check(question.credentials.name, question.credentials.password)
+        except AccountsFault as fault:
+            log.error("login: %s", fault)
+            return fault
 
     async def _sender_domain(self, question: AskSenderDomain) -> SenderDomain:
         """RFC 5321 §3.6.2, §5.1: a name that mail could be answered to."""

@@ -10,7 +10,7 @@ from functools import partial
 
 from pillarbox.core import reply as r
 from pillarbox.core.reply import Reply
-from pillarbox.engine.ports import User
+from pillarbox.engine.ports import AccountsFault, User
 from pillarbox.engine.questions import Ask, Login, Step
 from pillarbox.engine.service import MECHANISMS, Client
 from pillarbox.smtp.events import Authenticate, AuthResponse
@@ -40,7 +40,9 @@ def _check(client: Client, octets: bytes) -> Step:
     return Ask(Login(credentials), partial(_checked, client))
 
 
-def _checked(client: Client, user: User | None) -> Reply:
+def _checked(client: Client, user: User | AccountsFault | None) -> Reply:
+    if isinstance(user, AccountsFault):
+        return r.AUTH_FAULT
     if user is None:
         return client.erred(r.AUTH_FAILED)
     client.user = user

@@ -243,11 +243,18 @@ class Directory(Protocol):
         """
 
 
+class AccountsFault(Exception):
+    """Nobody can be checked now. Its text is for the log."""
+
+
 class Accounts(Protocol):
     """Who somebody is."""
 
     async def check(self, name: str, password: str) -> User | None:
-        """The user who logs in so; None for a wrong password, an unknown or a disabled user, in the same time."""
+        """The user who logs in so; None for a wrong password, an unknown or a disabled user, in the same time.
+
+        Raises AccountsFault.
+        """
 
 
 class MailboxFault(Exception):

@@ -43,7 +43,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Whether the password is right. Answer: ports.User, or None."""
+    """Whether the password is right. Answer: ports.User, or None, or AccountsFault."""
 
     credentials: Credentials
 

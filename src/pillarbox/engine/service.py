@@ -117,6 +117,8 @@ class Service:
 
 @lru_cache(maxsize=4096)
 def _is_within(peer: str, networks: tuple[IpNetwork, ...]) -> bool:
+    if not peer:
+        return False  # it did not come over a network
     address = ip_address(peer)
     return any(address in network for network in networks)
 

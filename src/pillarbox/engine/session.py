@@ -76,9 +76,7 @@ class Session:
         if type(step) is Ask:
             self._asked, self._then = step
             return step[0]
-        if self._ending:
-            self._reception, self._ending = None, False
-        return step
+        return self._ended(step) if self._ending and type(step) is Reply else step
 
     def abandon(self) -> Drop | None:
         """The connection is gone. What was spilled of an unfinished message must go too."""
@@ -165,11 +163,18 @@ class Session:
     def _body_end(self, event: BodyEnd) -> Step:
         assert self._reception is not None
         step = self._reception.end(event)
-        if type(step) is Ask:
-            self._ending = True
-        else:
-            self._reception = None
+        if type(step) is Reply:
+            return self._ended(step)
+        self._ending = True
         return step
+
+    def _ended(self, reply: Reply) -> Reply:
+        """The transaction is over. Addresses whose message was refused for good were asked for, as with RSET."""
+        self._ending = False
+        if reply.code // 100 == 5:
+            return self._cleared(reply)
+        self._reception = None
+        return reply
 
     # --- what is asked and settled elsewhere
 

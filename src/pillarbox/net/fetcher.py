@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pillarbox.core.address import Domain
-from pillarbox.engine.ports import Clock, Network, Resolver
+from pillarbox.engine.ports import Network
 from pillarbox.net.sender import Deadlines
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
@@ -77,14 +77,10 @@ class _Talk(asyncio.Protocol):
 
 
 class Fetcher:
-    """Who asks, and by which ports."""
+    """Who asks, and how long is waited for."""
 
-    def __init__(
-        self, network: Network, resolver: Resolver, clock: Clock, *, hostname: Domain, deadlines: Deadlines
-    ) -> None:
+    def __init__(self, network: Network, *, hostname: Domain, deadlines: Deadlines) -> None:
         self._network = network
-        self._resolver = resolver
-        self._clock = clock
         self._hostname = hostname
         self._deadlines = deadlines
 

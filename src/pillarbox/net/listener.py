@@ -310,7 +310,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _bug(self) -> bytes:
-        log.exception("bug in a session with %s", self.peer)
+        log.exception("bug in a session with %s (user %s)", self.peer, self._session.user or "unknown")
         return self._smtp.close(r.OUR_FAULT)
 
     def _ask(self, question: Question, out: list[bytes]) -> bool:
@@ -373,7 +373,10 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         listener.forget(self)
         listener.hand_over(
-            self._transport, self._session.swap, peer=self.peer, ended=lambda: listener.census.leave(self.peer)
+            self._transport,
+            self._session.swap,
+            peer=self.peer,
+            ended=lambda: listener.census.leave(self.peer),
         )
 
     def _pause(self) -> None:
