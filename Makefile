@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install serve test matrix bench lint format docs lock tools clean
+.PHONY: help install serve test matrix bench conformance lint format docs lock tools clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,9 @@ matrix: install tools  ## the long tests, and those against servers not written 
 
 bench: install  ## our speed beside that of Postfix and aiosmtpd
 	$(BIN)/python -m tests.bench
+
+conformance: install  ## the table walked against four other servers, into docs/conformance.md
+	$(BIN)/python -m tests.conformance --write
 
 docs: install  ## renew the generated reference pages
 	$(BIN)/python -m pillarbox.app.reference

@@ -46,6 +46,7 @@ myhostname = {hostname}
 mynetworks = 127.0.0.0/8
 mydestination =
 local_recipient_maps =
+alias_maps =
 disable_dns_lookups = yes
 smtpd_peername_lookup = no
 smtp_host_lookup = native
@@ -142,7 +143,7 @@ class PostfixServer(Server):
         tools, place = self.site.tools, self.site.place
         self.port = free_port()
         settings = POSTFIX_SETTINGS.format(hostname=HOSTNAME, transport=_postfix_transport(self.site.sink_port))
-        config = write_instance(tools, place, self.port, settings)
+        config = write_instance(place, self.port, settings, root=tools.root, seen=place)
         environ = {**tools.environ(), "MAIL_CONFIG": str(config)}
         self._program = Program(self.name, [tools.master, "-c", config, "-s"], place=place, environ=environ)
         try:

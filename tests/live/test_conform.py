@@ -1,19 +1,20 @@
-"""`pillarbox conform` as a process, against Pillarbox and against aiosmtpd, each a process, too."""
+"""`pillarbox conform` as a process, against Pillarbox and against servers not written here, each a process, too."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.support import BOB, HOST, PILLARBOX, Client, Server, arrived, until
-
-ROOT = Path(__file__).parents[2]
+from tests.conformance import page
+from tests.conformance.servers import EVERYTHING, PEERS, Result, ask, running
+from tests.live.support import BOB, HOST, PILLARBOX, Client, Server, arrived
+from tests.peers.debian import CACHE
+from tests.peers.process import CannotRun
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +25,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def aiosmtpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Its port."""
-    folder = tmp_path_factory.mktemp("aiosmtpd")
-    stored = folder / "stored"
-    stored.mkdir()
-    command = [sys.executable, "-m", "tests.bench.aiosmtpd_server", str(stored)]
-    out, err = folder / "out", folder / "err"
-    with out.open("wb") as output, err.open("wb") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The result of the peer that the test is about."""
+    place = tmp_path_factory.mktemp(request.param)
     try:
-        until(lambda: out.read_text().endswith("\n"), what=f"aiosmtpd listens: {err.read_text()}")
-        yield int(out.read_text().rpartition(":")[2])
-    finally:
-        process.kill()
-        process.wait(20)
+        with running(request.param, place, CACHE) as peer:
+            return ask(peer)
+    except CannotRun as error:
+        pytest.skip(f"LOUD: {request.param} can't be had: {error}")
 
 
 def conform(port: int, *options: str, status: int = 0, where: Path | None = None) -> str:
@@ -69,17 +63,36 @@ def seen(data: dict[str, Any]) -> set[tuple[str, int]]:
     return {(pair["command"], pair["code"]) for pair in data["pairs"] if pair["verdict"] == "conforms"}
 
 
-def test_pillarbox_breaks_no_must(server: Server) -> None:
+def classical(data: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(pair["command"], pair["code"]) for pair in data["pairs"] if pair["classical"]]
+
+
+def test_pillarbox_deviates_nowhere(server: Server) -> None:
     data = report(server.port, "--mailbox", BOB)
-    assert data["broken"] == []
-    assert [rule["name"] for rule in data["rules"] if (rule["verdict"], rule["level"]) == ("deviates", "MUST")] == []
-    classical = [(pair["command"], pair["code"]) for pair in data["pairs"] if pair["classical"]]
-    assert len(classical) == len(set(classical)) == 112
+    assert data["broken"] == [] and "deviates" not in verdicts(data).values()
+    assert len(classical(data)) == len(set(classical(data))) == 112
     assert {("connect", 220), ("EHLO", 250), ("MAIL", 552), ("RCPT", 550), ("DATA", 354), (".", 250)} <= seen(data)
     assert {("VRFY", 252), ("HELP", 214), ("SEND", 502), ("TURN", 502), ("QUIT", 221)} <= seen(data)
     found = verdicts(data)
     for name in ("rcpt-100", "rcpt-postmaster", "message", "message-64k", "end-lf-dot-lf", "pipelined-quit"):
         assert found[name] == "conforms", name
+
+
+def test_pillarbox_with_all_commands_deviates_nowhere(tmp_path: Path) -> None:
+    listener = {"name": "mx", "address": f"{HOST}:0", **EVERYTHING}
+    with Server(tmp_path, settings={"listener": [listener]}) as running:
+        running.local(BOB)
+        data = report(running.port, "--mailbox", BOB)
+    deviations = [(rule["name"], rule["note"]) for rule in data["rules"] if rule["verdict"] == "deviates"]
+    assert deviations == [] and data["broken"] == []
+    assert len(classical(data)) == len(set(classical(data))) == 112
+    for pair in data["pairs"]:  # all is offered but STARTTLS and BDAT, which are later ones
+        offered = pair["verdict"] in ("conforms", "not provoked")
+        assert (offered or pair["command"] in ("STARTTLS", "BDAT")) and pair["note"], pair
+    for command in ("SEND", "SOML", "SAML"):
+        assert {(command, code) for code in (250, 500, 501, 552)} <= seen(data), command
+    assert {("VRFY", code) for code in (250, 252, 500, 501, 504, 550)} <= seen(data)
+    assert {("TURN", 500), ("TURN", 503), ("TURN", 530), ("ETRN", 530), ("EXPN", 550)} <= seen(data)
 
 
 def test_without_a_mailbox_nothing_is_delivered(server: Server) -> None:
@@ -116,8 +129,10 @@ def test_people_get_a_page_and_a_summary(server: Server, tmp_path: Path) -> None
     assert page.startswith("<!doctype html>") and "No MUST is broken" in page
 
 
-def test_aiosmtpd(aiosmtpd: int) -> None:
-    data = report(aiosmtpd, "--mailbox", BOB, status=1)
+@pytest.mark.parametrize("asked", ["aiosmtpd"], indirect=True)
+def test_aiosmtpd(asked: Result) -> None:
+    data = asked.report
+    assert asked.status == 1
     found = verdicts(data)
     # it reads commands by LF alone, and takes any name and any path (aiosmtpd 1.4.6, smtp.py)
     assert {"command-bare-lf", "ehlo-bad-character"} <= set(data["broken"])
@@ -130,3 +145,16 @@ def test_aiosmtpd(aiosmtpd: int) -> None:
     pairs = {(pair["command"], pair["code"]): pair["verdict"] for pair in data["pairs"]}
     assert pairs["VRFY", 252] == pairs["DATA", 354] == pairs[".", 250] == "conforms"
     assert pairs["TURN", 250] == pairs["SEND", 250] == "not offered"
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("asked", [name for name in PEERS if name != "aiosmtpd"], indirect=True)
+def test_a_foreign_server_is_asked_everything(asked: Result) -> None:
+    data = asked.report
+    assert data["cut"] == "" and len(classical(data)) == 112
+    assert asked.status == (1 if data["broken"] else 0)
+    assert {("connect", 220), ("EHLO", 250), ("MAIL", 250), ("RCPT", 250), ("DATA", 354), (".", 250)} <= seen(data)
+    for name in ("rcpt-postmaster", "message", "message-64k", "rset-discards", "mail-null", "quit"):
+        assert verdicts(data)[name] == "conforms", name
+    assert page.unjudged([asked]) == []

@@ -134,7 +134,7 @@ def test_transcripts(sound: Report) -> None:
     assert any(line.text.endswith("x... (2,005 octets)") for line in transcript(found["overlong-noop"]))
     assert Line(NOTE, "56 more lines") in transcript(found["message-64k"])
     assert gist(found["noop"])[-2:] == (Line(SENT, "NOOP"), Line(GOT, "250 2.0.0 ok"))
-    assert Line(SENT, "NOOP one\\x0aNOOP two") in transcript(found["command-bare-lf"])
+    assert Line(SENT, "NOOP\\x0aNOOP") in transcript(found["command-bare-lf"])
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -5,13 +5,13 @@ And against one that keeps them all: nothing is found, and nothing is delivered 
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from pillarbox.app.conform.probe import Level, Target, Verdict
 from pillarbox.app.conform.run import Report, conform
-from tests.unit.conform_peers import HOST, KEYWORDS, MAILBOX, Host, Peer
+from tests.unit import conform_broken as broken
+from tests.unit import conform_broken_mail as broken_mail
+from tests.unit.conform_peers import HOST, MAILBOX, Host, Peer
 
 TIMEOUT = 5.0  # seconds for each reply
 SOON = 0.2  # the same, where one is waited for in vain
@@ -171,6 +171,42 @@ def test_a_server_without_ehlo_is_asked_with_helo() -> None:
     assert verdicts["pipelined-order"] is Verdict.NOT_OFFERED
 
 
+def test_a_server_that_bears_one_greeting_is_asked_everything_all_the_same() -> None:
+    report = asked(broken.GreetedOnce)
+    assert deviations(report) == {
+        "ehlo-again": Level.MUST,
+        "outside-ehlo-503": Level.TABLE,
+        "outside-helo-503": Level.TABLE,
+    }
+    verdicts = {finding.name: finding.verdict for finding in report.findings}
+    for name in ("ehlo-keywords", "ehlo-bad-literal", "helo-plain", "helo-no-argument", "mail-null", "rcpt-postmaster"):
+        assert verdicts[name] is Verdict.CONFORMS, name
+
+
+def test_a_server_that_dislikes_arguments_with_500_is_not_said_to_lack_the_command() -> None:
+    class NoArguments(Host):
+        def do_NOOP(self, argument: bytes) -> bytes:
+            return b"500 5.5.4 no argument\r\n" if argument else super().do_NOOP(argument)
+
+    assert deviations(asked(NoArguments)) == {"noop-argument": Level.SHOULD}
+
+
+def test_a_server_that_does_not_pipeline_is_given_a_moment() -> None:
+    class OneByOne(Host):
+        def keywords(self) -> tuple[str, ...]:
+            return broken_mail.WITHOUT_PIPELINING
+
+    assert deviations(asked(OneByOne, mailbox=MAILBOX)) == {}
+
+
+def test_a_server_without_ehlo_is_not_judged_by_its_replies_to_it() -> None:
+    class Old(Host):
+        def do_EHLO(self, argument: bytes) -> bytes:
+            return b"502 no\r\n"
+
+    assert deviations(asked(Old)) == {"ehlo": Level.MUST, "required-not-502": Level.MUST}
+
+
 def test_a_server_that_is_busy_for_long_is_given_up() -> None:
     class Busy(Host):
         def greeting(self) -> bytes:
@@ -200,516 +236,22 @@ def test_a_server_that_refuses_sessions_is_asked_little() -> None:
 # --- one broken rule each
 
 
-class GreetsNobody(Host):
-    def greeting(self) -> bytes:
-        return b"220 -- welcome\r\n"
-
-
-class GreetsWithEnhanced(Host):
-    def greeting(self) -> bytes:
-        return b"220 2.0.0 mx.example.test\r\n"
-
-
-class ThreeDigitsTooHigh(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"999 2.0.0 ok\r\n"
-
-
-class NoDigits(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"OK\r\n"
-
-
-class MixedCodes(Host):
-    def do_HELP(self, argument: bytes) -> bytes:
-        return b"214-2.0.0 one\r\n250 2.0.0 two\r\n"
-
-
-class BareReplies(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"250 2.0.0 ok\n"
-
-
-class LongReplies(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"250 2.0.0 " + b"x" * 600 + b"\r\n"
-
-
-class EightBitReplies(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return "250 2.0.0 schön\r\n".encode()
-
-
-class AnswersTwice(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        return super().do_VRFY(argument) * 2
-
-
-class AnswersNever(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"" if argument == b"anything" else super().do_NOOP(argument)
-
-
-class ClosesInstead(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        self.over = True
-        return b""
-
-
-class StaysBehind421(Host):
-    def do_HELP(self, argument: bytes) -> bytes:
-        return b"421 4.3.2 closing\r\n"
-
-
-class VerifyNotRecognised(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        return b"500 5.5.2 what?\r\n"
-
-
-class VerifyNotImplemented(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        return b"502 5.5.1 no\r\n"
-
-
-class VerifiesAll(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        return b"250 2.1.5 <" + argument + b"@example.test>\r\n"
-
-
-class VerifiesInWords(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        return b"250 2.1.5 sure\r\n" if argument == b"postmaster" else super().do_VRFY(argument)
-
-
-class VerifiesLate(Host):
-    def do_VRFY(self, argument: bytes) -> bytes:
-        return super().do_VRFY(argument) if self.hello else b"503 5.5.1 hello?\r\n"
-
-
-class ForgetsEnhanced(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"250 ok\r\n"
-
-
-class WrongClass(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"250 5.0.0 ok\r\n"
-
-
-class MixedEnhanced(Host):
-    def do_HELP(self, argument: bytes) -> bytes:
-        return b"214-2.0.0 one\r\n214 2.1.0 two\r\n"
-
-
-class OddKeyword(Host):
-    def keywords(self) -> tuple[str, ...]:
-        return ("AUTH=PLAIN", *KEYWORDS)
-
-
-class ExtendedHelo(Host):
-    def do_HELO(self, argument: bytes) -> bytes:
-        reply = super().do_HELO(argument)
-        return b"250-mx.example.test\r\n250 SIZE 5\r\n" if reply.startswith(b"250") else reply
-
-
-class EhloKeepsTransaction(Host):
-    def do_EHLO(self, argument: bytes) -> bytes:
-        mail = self.mail
-        reply = super().do_EHLO(argument)
-        self.mail = mail
-        return reply
-
-
-class BadEhloResets(Host):
-    def do_EHLO(self, argument: bytes) -> bytes:
-        self.clear()
-        return super().do_EHLO(argument)
-
-
-class TakesAnyName(Host):
-    def do_EHLO(self, argument: bytes) -> bytes:
-        return super().do_EHLO(argument.replace(b"$", b"") or b"x")
-
-
-class ShortNames(Host):
-    def do_EHLO(self, argument: bytes) -> bytes:
-        return b"501 too long\r\n" if len(argument) > 200 else super().do_EHLO(argument)
-
-
-class UpperCaseOnly(Host):
-    def answer(self, line: bytes) -> bytes:
-        verb = line.partition(b" ")[0]
-        return super().answer(line) if verb.isupper() else self.unknown(line)
-
-
-class UpperCaseArguments(Host):
-    def do_MAIL(self, argument: bytes) -> bytes:
-        return b"501 5.1.7 FROM?\r\n" if argument.startswith(b"from") else super().do_MAIL(argument)
-
-
-class KeepsAtReset(Host):
-    def do_RSET(self, argument: bytes) -> bytes:
-        return b"501 5.5.4 no argument\r\n" if argument.strip() else b"250 2.0.0 ok\r\n"
-
-
-class ClassicReset(Host):
-    def do_RSET(self, argument: bytes) -> bytes:
-        return super().do_RSET(argument).replace(b"250", b"200")
-
-
-class ClosesAtReset(Host):
-    def do_RSET(self, argument: bytes) -> bytes:
-        self.over = True
-        return super().do_RSET(argument)
-
-
-class ForgetsHelloAtReset(Host):
-    def do_RSET(self, argument: bytes) -> bytes:
-        self.hello = False
-        return super().do_RSET(argument)
-
-
-class ResetWithAnything(Host):
-    def do_RSET(self, argument: bytes) -> bytes:
-        return super().do_RSET(b"")
-
-
-class ResetNeedsHello(Host):
-    def do_RSET(self, argument: bytes) -> bytes:
-        return super().do_RSET(argument) if self.hello else b"503 5.5.1 hello?\r\n"
-
-
-class NoNullPath(Host):
-    def do_MAIL(self, argument: bytes) -> bytes:
-        return b"550 5.1.7 who?\r\n" if argument == b"FROM:<>" else super().do_MAIL(argument)
-
-
-class BadPathNotRecognised(Host):
-    def do_MAIL(self, argument: bytes) -> bytes:
-        return super().do_MAIL(argument).replace(b"501 5.1.7", b"504 5.5.4")
-
-
-class IgnoresParameters(Host):
-    def do_MAIL(self, argument: bytes) -> bytes:
-        return super().do_MAIL(argument.partition(b" ")[0])
-
-
-class NestedMailResets(Host):
-    def do_MAIL(self, argument: bytes) -> bytes:
-        reply = super().do_MAIL(argument)
-        self.mail = self.mail and reply.startswith(b"2")
-        return reply
-
-
-class ShortLocalParts(Host):
-    def do_MAIL(self, argument: bytes) -> bytes:
-        return b"501 5.1.7 too long\r\n" if b"x" * 60 in argument else super().do_MAIL(argument)
-
-
-class RcptWithoutMail(Host):
-    def do_RCPT(self, argument: bytes) -> bytes:
-        return super().do_RCPT(argument) if self.mail else b"550 5.1.1 who?\r\n"
-
-
-class NoPostmaster(Host):
-    def do_RCPT(self, argument: bytes) -> bytes:
-        reply = super().do_RCPT(argument)
-        return b"550 5.1.1 who?\r\n" if reply.startswith(b"2") and b"@" not in argument else reply
-
-
-class NoSourceRoutes(Host):
-    def do_RCPT(self, argument: bytes) -> bytes:
-        return b"501 5.1.3 route\r\n" if argument.startswith(b"TO:<@") else super().do_RCPT(argument)
-
-
-class RelayDeniedWith554(Host):
-    def do_RCPT(self, argument: bytes) -> bytes:
-        return super().do_RCPT(argument).replace(b"550", b"554")
-
-
-class FiftyRecipients(Host):
-    def do_RCPT(self, argument: bytes) -> bytes:
-        return super().do_RCPT(argument) if len(self.recipients) < 50 else b"452 4.5.3 too many\r\n"
-
-
-class RefusedDataResets(Host):
-    def do_DATA(self, argument: bytes) -> bytes:
-        reply = super().do_DATA(argument)
-        if not self.data:
-            self.clear()
-        return reply
-
-
-class DataForNobody(Host):
-    def do_DATA(self, argument: bytes) -> bytes:
-        self.data = True
-        return b"354 go on\r\n"
-
-
-class HelpUnlisted(Host):
-    def keywords(self) -> tuple[str, ...]:
-        return tuple(keyword for keyword in KEYWORDS if keyword != "HELP")
-
-
-class HelpListedInVain(Host):
-    def do_HELP(self, argument: bytes) -> bytes:
-        return b"502 5.5.1 no\r\n"
-
-
-class ExpandsUnlisted(Host):
-    def keywords(self) -> tuple[str, ...]:
-        return tuple(keyword for keyword in KEYWORDS if keyword != "EXPN")
-
-    def do_EXPN(self, argument: bytes) -> bytes:
-        return b"250 2.1.5 <list@example.test>\r\n"
-
-
-class SendsUnlisted(Host):
-    def do_SEND(self, argument: bytes) -> bytes:
-        return super().do_MAIL(argument)
-
-
-class TurnsForAnybody(Host):
-    def do_TURN(self, argument: bytes) -> bytes:
-        return b"250 2.0.0 turned\r\n"
-
-
-class AuthInTransaction(Host):
-    def keywords(self) -> tuple[str, ...]:
-        return ("AUTH PLAIN", *KEYWORDS)
-
-    def do_AUTH(self, argument: bytes) -> bytes:
-        return b"334 \r\n" if argument else b"501 5.5.4 mechanism?\r\n"
-
-
-class UnknownIs502(Host):
-    def unknown(self, line: bytes) -> bytes:
-        return b"502 5.5.1 no\r\n"
-
-
-class ClosesAtUnknown(Host):
-    def unknown(self, line: bytes) -> bytes:
-        self.over = True
-        return super().unknown(line)
-
-
-class NoopNeedsNone(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"501 5.5.4 no argument\r\n" if argument else super().do_NOOP(argument)
-
-
-class TrailingSpaceRefused(Host):
-    def answer(self, line: bytes) -> bytes:
-        return b"501 5.5.4 space\r\n" if line.endswith(b" ") else super().answer(line)
-
-
-class InventsCodes(Host):
-    def do_NOOP(self, argument: bytes) -> bytes:
-        return b"299 2.0.0 ok\r\n"
-
-
-class QuitSays250(Host):
-    def do_QUIT(self, argument: bytes) -> bytes:
-        return super().do_QUIT(argument).replace(b"221", b"250")
-
-
-class QuitStays(Host):
-    def do_QUIT(self, argument: bytes) -> bytes:
-        reply = super().do_QUIT(argument)
-        self.over = False
-        return reply
-
-
-class ShortLines(Host):
-    def answer(self, line: bytes) -> bytes:
-        return self.unreadable(line) if len(line) > 400 else super().answer(line)
-
-
-class LongLinesClose(Host):
-    def unreadable(self, line: bytes) -> bytes:
-        self.over = True
-        return b""
-
-
-class LongLinesInPieces(Host):
-    def answer(self, line: bytes) -> bytes:
-        pieces = [line[at : at + 510] for at in range(0, len(line), 510)] or [line]
-        return b"".join(super(LongLinesInPieces, self).answer(piece) for piece in pieces)
-
-
-class BareLfEndsLines(Host):
-    END = b"\n"
-
-    def answer(self, line: bytes) -> bytes:
-        return super().answer(line.rstrip(b"\r"))
-
-
-class BareCrEndsLines(Host):
-    END = b"\r"
-
-    def answer(self, line: bytes) -> bytes:
-        return super().answer(line.lstrip(b"\n"))
-
-
-class LosesInput(Host):
-    def take(self, held: bytes, client: socket.socket) -> bytes:
-        first, end, rest = held.partition(b"\r\n")
-        super().take(first + end, client)
-        return b"" if end else first
-
-
-class Backwards(Host):
-    def take(self, held: bytes, client: socket.socket) -> bytes:
-        if self.data or not held.endswith(b"\r\n"):
-            return super().take(held, client)
-        client.sendall(b"".join(reversed([self.answer(line) for line in held[:-2].split(b"\r\n")])))
-        return b""
-
-
-class SmallMessages(Host):
-    def finished(self, text: bytes) -> bytes:
-        reply = super().finished(text)
-        return b"552 5.3.4 too large\r\n" if len(text) > 10_000 else reply
-
-
-class EndsAtLfLf(Host):
-    END_OF_DATA = (b"\r\n.\r\n", b"\n.\n")
-
-
-class EndsAtLfCrlf(Host):
-    END_OF_DATA = (b"\n.\r\n",)
-
-
-class EndsAtCrlfLf(Host):
-    END_OF_DATA = (b"\r\n.\r\n", b"\r\n.\n")
-
-
-class EndsAtCrCr(Host):
-    END_OF_DATA = (b"\r\n.\r\n", b"\r.\r")
-
-
-class EndsAtCrCrlf(Host):
-    END_OF_DATA = (b"\r\n.\r\n", b"\r.\r\n")
-
-
-class EndsAtCrlfCr(Host):
-    END_OF_DATA = (b"\r\n.\r\n", b"\r\n.\rN")
-
-
-class RefusesAndCloses(Host):
-    def greeting(self) -> bytes:
-        self.over = True
-        return b"554 no service\r\n"
-
-
-class RefusesAndObeys(Host):
-    def greeting(self) -> bytes:
-        self.hello = True
-        return b"554 no service\r\n"
-
-
-SILENT = (StaysBehind421, AnswersNever, QuitStays, LosesInput)
-BROKEN = [
-    (GreetsNobody, "greeting-host", "table"),
-    (GreetsWithEnhanced, "enhanced-none", "table"),
-    (ThreeDigitsTooHigh, "reply-code", "MUST"),
-    (NoDigits, "reply-code", "MUST"),
-    (MixedCodes, "reply-one-code", "MUST"),
-    (BareReplies, "reply-crlf", "MUST"),
-    (LongReplies, "reply-length", "SHOULD"),
-    (EightBitReplies, "reply-text", "table"),
-    (AnswersTwice, "reply-each", "MUST"),
-    (AnswersNever, "reply-each", "MUST"),
-    (ClosesInstead, "reply-before-close", "MUST"),
-    (StaysBehind421, "closing", "table"),
-    (VerifyNotRecognised, "required-not-500", "MUST"),
-    (VerifyNotRecognised, "vrfy", "MUST"),
-    (VerifyNotImplemented, "required-not-502", "MUST"),
-    (VerifiesAll, "vrfy-not-verified", "MUST"),
-    (VerifiesInWords, "vrfy-mailbox", "MUST"),
-    (VerifiesLate, "vrfy-before-ehlo", "SHOULD"),
-    (ForgetsEnhanced, "enhanced-each", "MUST"),
-    (WrongClass, "enhanced-class", "MUST"),
-    (MixedEnhanced, "enhanced-same", "MUST"),
-    (OddKeyword, "ehlo-keywords", "table"),
-    (ExtendedHelo, "helo-plain", "MUST"),
-    (EhloKeepsTransaction, "ehlo-twice", "MUST"),
-    (EhloKeepsTransaction, "ehlo-twice-mail", "MUST"),
-    (BadEhloResets, "ehlo-refused-state", "MUST"),
-    (TakesAnyName, "ehlo-bad-character", "MUST"),
-    (TakesAnyName, "ehlo-no-argument", "table"),
-    (ShortNames, "ehlo-longest-domain", "MUST"),
-    (UpperCaseOnly, "ehlo-mixed-case", "MUST"),
-    (UpperCaseArguments, "mail-mixed-case", "MUST"),
-    (KeepsAtReset, "rset-discards", "MUST"),
-    (ClassicReset, "rset", "MUST"),
-    (ClosesAtReset, "rset-stays-open", "MUST"),
-    (ForgetsHelloAtReset, "rset-keeps-ehlo", "table"),
-    (ResetWithAnything, "rset-argument", "SHOULD"),
-    (ResetNeedsHello, "rset-before-ehlo", "SHOULD"),
-    (NoNullPath, "mail-null", "MUST"),
-    (BadPathNotRecognised, "mail-bad-path", "MUST"),
-    (IgnoresParameters, "mail-unknown-parameter", "table"),
-    (IgnoresParameters, "mail-over-size", "table"),
-    (NestedMailResets, "mail-nested-state", "MUST"),
-    (ShortLocalParts, "mail-longest-local-part", "MUST"),
-    (RcptWithoutMail, "rcpt-before-mail", "MUST"),
-    (NoPostmaster, "rcpt-postmaster", "MUST"),
-    (NoSourceRoutes, "rcpt-source-route", "MUST"),
-    (RelayDeniedWith554, "rcpt-elsewhere", "SHOULD"),
-    (RefusedDataResets, "data-out-of-order-state", "MUST"),
-    (DataForNobody, "pipelined-data", "SHOULD"),
-    (DataForNobody, "data-argument", "SHOULD"),
-    (HelpUnlisted, "help-listed", "MUST"),
-    (HelpListedInVain, "offered-help", "MUST"),
-    (HelpListedInVain, "help", "SHOULD"),
-    (ExpandsUnlisted, "expn-listed", "MUST"),
-    (ExpandsUnlisted, "expn-not-verified", "MUST"),
-    (SendsUnlisted, "send-listed", "MUST"),
-    (TurnsForAnybody, "turn-unauthenticated", "SHOULD"),
-    (TurnsForAnybody, "turn-listed", "MUST"),
-    (AuthInTransaction, "auth-in-transaction", "MUST"),
-    (UnknownIs502, "unknown", "SHOULD"),
-    (ClosesAtUnknown, "unknown-stays-open", "MUST"),
-    (NoopNeedsNone, "noop-argument", "SHOULD"),
-    (TrailingSpaceRefused, "white-space-rset", "SHOULD"),
-    (InventsCodes, "outside-noop-299", "table"),
-    (QuitSays250, "quit", "MUST"),
-    (QuitStays, "quit-in-transaction", "MUST"),
-    (ShortLines, "longest-line", "MUST"),
-    (LongLinesClose, "overlong-noop", "MUST"),
-    (LongLinesInPieces, "overlong-vrfy", "MUST"),
-    (BareLfEndsLines, "command-bare-lf", "MUST"),
-    (BareCrEndsLines, "command-bare-cr", "MUST"),
-    (LosesInput, "reply-each", "MUST"),
-    (Backwards, "pipelined-order", "MUST"),
-    (RefusesAndCloses, "refusing-waits", "MUST"),
-    (RefusesAndObeys, "refusing-503", "SHOULD"),
-]
-BROKEN_WITH_MESSAGES = [
-    (FiftyRecipients, "rcpt-100", "MUST"),
-    (SmallMessages, "message-64k", "MUST"),
-    (EndsAtLfLf, "end-lf-dot-lf", "MUST"),
-    (EndsAtLfCrlf, "end-lf-dot-crlf", "MUST"),
-    (EndsAtCrlfLf, "end-crlf-dot-lf", "MUST"),
-    (EndsAtCrCr, "end-cr-dot-cr", "MUST"),
-    (EndsAtCrCrlf, "end-cr-dot-crlf", "MUST"),
-    (EndsAtCrlfCr, "end-crlf-dot-cr", "MUST"),
-    (DataForNobody, "data-argument-in-place", "SHOULD"),
-    (NoSourceRoutes, "rcpt-routed-mailbox", "SHOULD"),
-]
-
-
-@pytest.mark.parametrize(("host", "name", "level"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("host", "name", "level"),
+    [*broken.BROKEN, *broken_mail.BROKEN],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_a_broken_rule_is_found(host: type[Host], name: str, level: str) -> None:
-    report = asked(host, timeout=SOON if host in SILENT else TIMEOUT)
+    report = asked(host, timeout=SOON if host in (*broken.SILENT, *broken_mail.SILENT) else TIMEOUT)
     assert deviations(report).get(name) is Level(level), deviations(report)
     assert report.failed is bool(report.broken)
     assert level != "MUST" or report.failed
 
 
 @pytest.mark.parametrize(
-    ("host", "name", "level"), BROKEN_WITH_MESSAGES, ids=lambda value: getattr(value, "__name__", value)
+    ("host", "name", "level"),
+    [*broken.BROKEN_WITH_MESSAGES, *broken_mail.BROKEN_WITH_MESSAGES],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_broken_rule_about_messages_is_found(host: type[Host], name: str, level: str) -> None:
     report = asked(host, mailbox=MAILBOX)

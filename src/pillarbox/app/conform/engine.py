@@ -35,6 +35,7 @@ from pillarbox.core.address import AddressError, Domain
 _TRIES = 3  # at a session, and probes in a row without any reply, before the server is given up
 _PAUSE = 1.0  # seconds before a session is tried again
 _PROMPT = 0.25  # of the time that is waited for a reply: who answers sooner is not slow
+_MOMENT = 0.5  # seconds that a part of a line or of a message is given to be answered
 _DRAINED = 50  # replies that are read to the end of a connection
 _LEAVE = "leave"  # in place of a probe's name: the QUIT between them
 
@@ -186,7 +187,7 @@ class Prober:
     def _ready(self, probe: Probe) -> Session:
         """A session in the state that the probe needs. Raises NotReady, GaveUp."""
         session = self._session
-        if session is None or not session.suits(probe):
+        if session is None or not session.suits(probe) or self._is_misgreeted(probe, session):
             self.leave()
             session = self._open(probe.name)
         refuses = session.greeted.code // 100 != 2
@@ -195,6 +196,10 @@ class Prober:
         if probe.state is State.READY:
             self._hello(probe, session)
         return session
+
+    def _is_misgreeted(self, probe: Probe, session: Session) -> bool:
+        """Whether a session that must be READY was opened in another way than it will be; it may allow one only."""
+        return probe.state is State.READY and bool(session.hello) and session.hello not in self._greets_with
 
     def _hello(self, probe: Probe, session: Session) -> None:
         """Say EHLO, or HELO where that is not taken; end a transaction that is open."""
@@ -237,7 +242,13 @@ class Prober:
         if session.over:
             return taken
         pieces = [self._filled(probe, piece) for piece in step.pieces]
-        session.wire.write(b"".join(pieces))
+        said = 0
+        if step.halting and not self.facts.offers("PIPELINING"):
+            said = 1
+            session.wire.write(pieces[0])
+            if session.wire.has_spoken(min(_MOMENT, self._target.timeout)):
+                return [*taken, self._early(probe, session, step, pieces[0])]
+        session.wire.write(b"".join(pieces[said:]))
         outcomes = self._drain(session) if step.to_the_end else self._replies(session, len(step.commands))
         replies = sum(isinstance(outcome, Answer) for outcome in outcomes)
         for number, outcome in enumerate(outcomes):
@@ -250,6 +261,11 @@ class Prober:
         if taken[-1].outcome == Lost(Loss.SILENT) and not step.to_the_end:
             self._wake(probe, session)
         return taken
+
+    def _early(self, probe: Probe, session: Session, step: Step, sent: bytes) -> Exchange:
+        exchange = Exchange(probe.name, step.commands[0], sent, session.wire.read(), early=True)
+        session.note(exchange)
+        return self._log(exchange, session.wire)
 
     def _filled(self, probe: Probe, template: str) -> bytes:
         facts = replace(self.facts, fields={**self.facts.fields, "headers": _headers(self.facts, probe.name)})

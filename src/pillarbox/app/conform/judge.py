@@ -87,6 +87,17 @@ def forbids(*bad: int) -> Judge:
     return judge
 
 
+def where_extended(judge: Judge) -> Judge:
+    """Of a server that takes no EHLO at all, nothing more is concluded from a refused one."""
+
+    def extended(course: Course) -> Ruling:
+        if course.facts.extended or course.last.code in DONE:
+            return judge(course)
+        return unclear(f"{course.last.answered}; EHLO is not supported")
+
+    return extended
+
+
 def all_done(course: Course) -> Ruling:
     """RFC 5321 section 4.5.3.1.8: no recipient of the first hundred is refused because it is one too many."""
     for number, exchange in enumerate(course.exchanges):
@@ -140,6 +151,8 @@ def goodbye(course: Course) -> Ruling:
 def one_line(course: Course) -> Ruling:
     """As in_step; a server that closes instead has not taken one line for two either."""
     before = _before(course)
+    if before.early and before.code in DONE:
+        return deviates(f"{before.answered}, before its end was sent")
     if _is_closed(before):
         return conforms("closed without a reply")
     return in_step(course)

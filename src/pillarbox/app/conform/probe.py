@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 from pillarbox.app.conform.wire import Answer, Lost, Outcome
 from pillarbox.core.table import COMMANDS
@@ -39,7 +38,6 @@ class State(Enum):
     """What a probe needs a session to be in."""
 
     GREETED = "greeted"  # in whatever way; a probe without a script is about the greeting
-    OPEN = "open"  # greeted with 2yz, whatever was said since
     FRESH = "fresh"  # greeted, HELO or EHLO not said
     READY = "ready"  # EHLO said, no transaction open
     REFUSED = "refused"  # greeted with 5yz
@@ -83,7 +81,8 @@ class Facts:
 class Exchange:
     """What was sent, and what came. `command`: a key of COMMANDS, or NOBODY for a reply that nobody asked for.
 
-    `piped`: it went out in one write with the one before. `closes`: after a 421, whether the connection was closed.
+    `piped`: it went out in one write with the one before. `early`: the reply came before all was sent that it was due
+    for. `closes`: after a 421, whether the connection was closed.
     """
 
     probe: str
@@ -91,6 +90,7 @@ class Exchange:
     sent: bytes
     outcome: Outcome
     piped: bool = False
+    early: bool = False
     closes: bool | None = None
 
     @property
@@ -110,13 +110,15 @@ class Step:
     """One write, and the commands whose replies it is due, in that order.
 
     `premise`: the first digit that they must have, or the probe proves nothing; 0 for any. `to_the_end`: afterwards
-    everything is read up to the end of the connection.
+    everything is read up to the end of the connection. `halting`: of a server that does not pipeline, the first piece
+    is sent alone, and no more where that is answered: such a server may object to whatever comes behind it.
     """
 
     pieces: tuple[str, ...]
     commands: tuple[str, ...]
     premise: int = 0
     to_the_end: bool = False
+    halting: bool = False
 
 
 def command_of(line: str) -> str:
@@ -135,9 +137,14 @@ def given(*lines: str) -> Step:
     return say(*lines, premise=3 if lines[-1] == "DATA" else 2)
 
 
-def raw(text: str, command: str, *, premise: int = 0) -> Step:
+def raw(text: str, command: str) -> Step:
     """Octets as they are, due one reply."""
-    return Step((text,), (command,), premise)
+    return Step((text,), (command,))
+
+
+def halting(first: str, rest: str, command: str) -> Step:
+    """Octets as they are, due one reply, and none for the first of them."""
+    return Step((first, rest), (command,), halting=True)
 
 
 def finish(*lines: str) -> Step:
@@ -161,10 +168,6 @@ class Course:
     @property
     def last(self) -> Exchange:
         return self.exchanges[-1]
-
-    @property
-    def codes(self) -> tuple[int, ...]:
-        return tuple(exchange.code for exchange in self.exchanges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,4 +216,3 @@ class Finding:
 
 
 Progress = Callable[[int, int, str], None]
-Data = dict[str, Any]

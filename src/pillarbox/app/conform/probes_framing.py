@@ -18,7 +18,8 @@ from pillarbox.app.conform.judge import (
     no_data_for_nobody,
     one_line,
 )
-from pillarbox.app.conform.probe import MESSAGE, Level, Probe, Step, finish, given, raw, say
+from pillarbox.app.conform.probe import MESSAGE, Level, Probe, Step, finish, given, halting, raw, say
+from pillarbox.app.conform.probes_session import MAIL_FROM
 
 _LINES = "RFC 5321 section 2.3.8"
 _ONE_REPLY = "RFC 5321 section 4.2"
@@ -26,7 +27,6 @@ _LENGTH = "RFC 5321 section 4.5.3.1.4"
 _PIPELINING = "RFC 2920 section 3.2"
 _END = "RFC 5321 section 4.1.1.4"
 _OTHER_ENDS = "RFC 5321 sections 2.3.8 and 4.1.1.4"
-_MAIL = "MAIL FROM:<{sender}>"
 _ELSEWHERE = "RCPT TO:<nobody@example.org>"
 _MOST = 512  # octets of a command line with its end
 _TOO_LONG = "x" * 2000  # more than any extension adds to a line but AUTH
@@ -71,20 +71,20 @@ LENGTH = (
         f"A command line of {_MOST} octets is not too long.",
         _LENGTH,
         Level.MUST,
-        (say("NOOP " + "x" * (_MOST - len("NOOP \r\n"))),),
+        (given("NOOP x"), say("NOOP " + "x" * (_MOST - len("NOOP \r\n")))),
         forbids(500),
     ),
     *(_overlong(verb, line) for verb, line in _OVERLONG),
 )
 
 
-def _bare(name: str, what: str, text: str) -> Probe:
+def _bare(name: str, what: str, end: str) -> Probe:
     return Probe(
         f"command-{name}",
         f"A {what} does not end a command line.",
         _LINES,
         Level.MUST,
-        (raw(text, "NOOP"), finish()),
+        (halting(f"NOOP{end}", "NOOP\r\n", "NOOP"), finish()),
         one_line,
         judges_loss=True,
         hostile=True,
@@ -92,8 +92,8 @@ def _bare(name: str, what: str, text: str) -> Probe:
 
 
 LINE_ENDS = (
-    _bare("bare-lf", "bare LF", "NOOP one\nNOOP two\r\n"),
-    _bare("bare-cr", "bare CR", "NOOP one\rNOOP two\r\n"),
+    _bare("bare-lf", "bare LF", "\n"),
+    _bare("bare-cr", "bare CR", "\r"),
 )
 
 PIPELINING = (
@@ -102,7 +102,7 @@ PIPELINING = (
         "Commands that come in one write are answered one by one, in their order.",
         _PIPELINING,
         Level.MUST,
-        (say("RSET", _MAIL, "RCPT", "NOOP"),),
+        (say("RSET", MAIL_FROM, "RCPT", "NOOP"),),
         in_order(2),
         needs="PIPELINING",
     ),
@@ -111,7 +111,7 @@ PIPELINING = (
         "Commands in one write with a QUIT behind them are all answered before the connection is closed.",
         _PIPELINING,
         Level.MUST,
-        (finish("RSET", _MAIL, "QUIT"),),
+        (finish("RSET", MAIL_FROM, "QUIT"),),
         goodbye,
         needs="PIPELINING",
         judges_loss=True,
@@ -119,9 +119,9 @@ PIPELINING = (
     Probe(
         "pipelined-data",
         "DATA in one write with a RCPT that is refused is not answered with 354.",
-        _PIPELINING,
-        Level.SHOULD,
-        (say("RSET", _MAIL, _ELSEWHERE, "DATA"),),
+        "RFC 2920 section 1",
+        Level.TABLE,
+        (say("RSET", MAIL_FROM, _ELSEWHERE, "DATA"),),
         no_data_for_nobody,
         needs="PIPELINING",
     ),
@@ -129,7 +129,7 @@ PIPELINING = (
 
 # --- with a message
 
-_TRANSACTION = (given(_MAIL), given("RCPT TO:<{mailbox}>"), given("DATA"))
+_TRANSACTION = (given(MAIL_FROM), given("RCPT TO:<{mailbox}>"), given("DATA"))
 _HEADER = "{headers}\r\n"
 _TRACE = "".join(
     f"Received: from hop{number}.example by hop{number + 1}.example; Thu, 1 Jan 1970 00:00:00 +0000\r\n"
@@ -146,13 +146,14 @@ def _message(text: str) -> Step:
 
 def _false_end(before: str, after: str) -> Probe:
     end = f"{_ENDS[before]}.{_ENDS[after]}"
-    text = f"{_HEADER}<{before}>.<{after}> stands behind this line{end}NOOP\r\nThis is still the message.\r\n"
+    first = f"{_HEADER}<{before}>.<{after}> stands behind this line{end}"
+    rest = "NOOP\r\nThis is still the message.\r\n.\r\n"
     return Probe(
         f"end-{before.lower()}-dot-{after.lower()}",
         f"<{before}>.<{after}> does not end a message.",
         _END if (before, after) == ("LF", "LF") else _OTHER_ENDS,
         Level.MUST,
-        (*_TRANSACTION, _message(text), finish()),
+        (*_TRANSACTION, halting(first, rest, MESSAGE), finish()),
         one_line,
         delivers=True,
         judges_loss=True,
@@ -182,9 +183,9 @@ MESSAGES = (
     ),
     Probe(
         "message-looping",
-        "A message that has come through 120 hosts may be taken for one that is looping.",
-        "RFC 5321 section 6.3",
-        Level.MAY,
+        "A message that has come through 120 hosts is accepted, or refused as looping with a reply of the table.",
+        "RFC 5321 sections 6.3 and 4.3.2",
+        Level.TABLE,
         (*_TRANSACTION, _message(f"{_TRACE}{_HEADER}A probe of how this server sees loops.\r\n")),
         decides(DONE | {550, 554}, NOT_UNDERSTOOD),
         delivers=True,

@@ -9,43 +9,19 @@ from pillarbox.app.conform.judge import (
     DONE,
     FURTHER,
     NOT_KNOWN,
+    OVER_SIZE,
     anything,
     decides,
     forbids,
     gives_a_mailbox,
     is_listed,
+    is_over_size,
 )
-from pillarbox.app.conform.probe import Level, Probe, State, given, say
+from pillarbox.app.conform.probe import Level, Probe, given, say
+from pillarbox.app.conform.probes_session import MAIL_FROM, ORDER, REPLIES, before_ehlo, in_transaction
 
-_ORDER = "RFC 5321 section 4.1.4"
-_REPLIES = "RFC 5321 section 4.3.2"
 _LISTING = "RFC 5321 section 4.2.4"
-_MAIL = "MAIL FROM:<{sender}>"
 _NOWHERE = "nobody-5d1c@nowhere.invalid"  # there is no such domain, and never will be (RFC 2606)
-
-
-def _before_ehlo(verb: str, line: str) -> Probe:
-    return Probe(
-        f"{verb.lower()}-before-ehlo",
-        f"{verb} is not answered with 503 before EHLO was said.",
-        _ORDER,
-        Level.SHOULD,
-        (say(line),),
-        forbids(503),
-        State.FRESH,
-    )
-
-
-def _in_transaction(verb: str, line: str, section: str) -> Probe:
-    return Probe(
-        f"{verb.lower()}-in-transaction",
-        f"{verb} has no effect on an open transaction.",
-        section,
-        Level.TABLE,
-        (given(_MAIL), say(line), say("RCPT TO:<Postmaster>")),
-        forbids(503),
-    )
-
 
 VRFY = (
     Probe(
@@ -56,8 +32,8 @@ VRFY = (
         (say("VRFY postmaster"),),
         forbids(500, 502),
     ),
-    _before_ehlo("VRFY", "VRFY postmaster"),
-    _in_transaction("VRFY", "VRFY postmaster", "RFC 5321 section 4.1.1.6"),
+    before_ehlo("VRFY", "VRFY postmaster"),
+    in_transaction("VRFY", "VRFY postmaster", "RFC 5321 section 4.1.1.6"),
     Probe(
         "vrfy-mailbox",
         "A reply that knows the user names the mailbox.",
@@ -77,7 +53,7 @@ VRFY = (
     Probe(
         "vrfy-no-argument",
         "VRFY without an argument is a syntax error.",
-        _REPLIES,
+        REPLIES,
         Level.TABLE,
         (say("VRFY"),),
         decides(frozenset((501, 504)), DONE | {503}),
@@ -85,7 +61,7 @@ VRFY = (
     Probe(
         "vrfy-parameter",
         "VRFY with a parameter that the server does not have gets one of the replies of the table.",
-        _REPLIES,
+        REPLIES,
         Level.TABLE,
         (say("VRFY postmaster SMTPUTF8"),),
         anything,
@@ -99,6 +75,15 @@ VRFY = (
         gives_a_mailbox,
         delivers=True,
     ),
+    Probe(
+        "vrfy-unknown-mailbox",
+        "VRFY for a mailbox that nobody has does not say 250.",
+        "RFC 5321 section 3.5.3",
+        Level.MUST,
+        (say("VRFY no-such-user-5d1c@{mailbox_domain}"),),
+        forbids(250),
+        delivers=True,
+    ),
 )
 
 EXPN = (
@@ -110,8 +95,8 @@ EXPN = (
         (say("EXPN postmaster"),),
         is_listed("EXPN"),
     ),
-    _before_ehlo("EXPN", "EXPN postmaster"),
-    _in_transaction("EXPN", "EXPN postmaster", "RFC 5321 section 4.1.1.7"),
+    before_ehlo("EXPN", "EXPN postmaster"),
+    in_transaction("EXPN", "EXPN postmaster", "RFC 5321 section 4.1.1.7"),
     Probe(
         "expn-not-verified",
         "EXPN does not say 250 for an address that nobody can have verified.",
@@ -123,7 +108,7 @@ EXPN = (
     Probe(
         "expn-no-argument",
         "EXPN without an argument is a syntax error, where EXPN is offered.",
-        _REPLIES,
+        REPLIES,
         Level.TABLE,
         (say("EXPN"),),
         decides(frozenset((501, 504)), DONE | {503}),
@@ -132,7 +117,7 @@ EXPN = (
     Probe(
         "expn-parameter",
         "EXPN with a parameter that the server does not have gets one of the replies of the table.",
-        _REPLIES,
+        REPLIES,
         Level.TABLE,
         (say("EXPN postmaster SMTPUTF8"),),
         anything,
@@ -157,15 +142,15 @@ HELP = (
         (say("HELP"),),
         is_listed("HELP"),
     ),
-    _before_ehlo("HELP", "HELP"),
-    _in_transaction("HELP", "HELP", "RFC 5321 section 4.1.1.8"),
+    before_ehlo("HELP", "HELP"),
+    in_transaction("HELP", "HELP", "RFC 5321 section 4.1.1.8"),
     Probe(
         "help-topic", "HELP may take an argument.", "RFC 5321 section 4.1.1.8", Level.MAY, (say("HELP MAIL"),), anything
     ),
     Probe(
         "help-unknown-topic",
         "HELP on something unknown gets one of the replies of the table.",
-        _REPLIES,
+        REPLIES,
         Level.TABLE,
         (say("HELP wombats"),),
         anything,
@@ -186,18 +171,27 @@ def _terminal(verb: str) -> tuple[Probe, ...]:
         Probe(
             f"{verb.lower()}-bad-path",
             f"{verb} with a path that is none is refused with 501, where {verb} is offered.",
-            _ORDER,
+            ORDER,
             Level.MUST,
             (say(f"{verb} FROM:<two words@@>"),),
             decides(frozenset((501, 550, 553, 555)), frozenset((500, 502, 503, 504))),
             needs=verb,
         ),
         Probe(
+            f"{verb.lower()}-over-size",
+            f"{verb} with a declared size above the announced limit is refused as with MAIL, where {verb} is offered.",
+            "RFC 1870 section 6.1",
+            Level.TABLE,
+            (say(f"{verb} FROM:<{{sender}}> SIZE={OVER_SIZE - 1}"),),
+            is_over_size,
+            needs=verb,
+        ),
+        Probe(
             f"{verb.lower()}-in-transaction",
             f"{verb} in an open transaction is out of order, where {verb} is offered.",
-            _ORDER,
+            ORDER,
             Level.MUST,
-            (given(_MAIL), say(f"{verb} FROM:<{{sender}}>")),
+            (given(MAIL_FROM), say(f"{verb} FROM:<{{sender}}>")),
             decides(DONE | {503}, frozenset((500, 501, 502, 504))),
             needs=verb,
         ),
@@ -228,7 +222,7 @@ ROLES = (
         "TURN in an open transaction gets one of the replies of the table.",
         "RFC 821 section 4.3",
         Level.TABLE,
-        (given(_MAIL), say("TURN")),
+        (given(MAIL_FROM), say("TURN")),
         anything,
     ),
     Probe(
@@ -257,7 +251,7 @@ AUTH = (
         "AUTH in an open transaction is refused with 503.",
         "RFC 4954 section 4",
         Level.MUST,
-        (given(_MAIL), say("AUTH {mechanism}")),
+        (given(MAIL_FROM), say("AUTH {mechanism}")),
         decides(frozenset((503,)), DONE | FURTHER),
         needs="AUTH",
     ),

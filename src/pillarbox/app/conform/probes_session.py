@@ -12,6 +12,7 @@ from pillarbox.app.conform.judge import (
     NOT_KNOWN,
     NOT_UNDERSTOOD,
     REFUSED,
+    anything,
     decides,
     expects,
     forbids,
@@ -20,28 +21,54 @@ from pillarbox.app.conform.judge import (
     keywords_are_well_formed,
     names_a_host,
     stays_open,
+    where_extended,
 )
-from pillarbox.app.conform.probe import Level, Probe, State, Step, finish, given, raw, say
+from pillarbox.app.conform.probe import Judge, Level, Probe, State, Step, finish, given, raw, say
 
 _HELLO = "RFC 5321 section 4.1.1.1"
-_ORDER = "RFC 5321 section 4.1.4"
+ORDER = "RFC 5321 section 4.1.4"
 _OPENING = "RFC 5321 section 3.1"
 _RESET = "RFC 5321 section 4.1.1.5"
 _NOOP = "RFC 5321 section 4.1.1.9"
 _QUIT = "RFC 5321 section 4.1.1.10"
 _SIZES = "RFC 5321 section 4.5.3.1"
+REPLIES = "RFC 5321 section 4.3.2"
 _LONGEST_DOMAIN = ".".join(("a" * 63, "b" * 63, "c" * 63, "d" * 61))  # as long as DNS lets a name be
-_POSTMASTER = "RCPT TO:<Postmaster>"
-_MAIL = "MAIL FROM:<{sender}>"
-_SUPPORTED = given("EHLO {helo}")
+TO_POSTMASTER = "RCPT TO:<Postmaster>"
+MAIL_FROM = "MAIL FROM:<{sender}>"
 _CLEARED = decides(frozenset((503,)), DONE)
-_KEPT = forbids(503)
+KEPT = forbids(503)
+_HELLO_REFUSED = frozenset((500, 501, 502, 504, 550))  # section 4.1.4; 504 by section 4.3.2
+
+
+def before_ehlo(verb: str, line: str) -> Probe:
+    return Probe(
+        f"{verb.lower()}-before-ehlo",
+        f"{verb} is not answered with 503 before EHLO was said.",
+        ORDER,
+        Level.SHOULD,
+        (say(line),),
+        forbids(503),
+        State.FRESH,
+    )
+
+
+def in_transaction(verb: str, line: str, section: str) -> Probe:
+    return Probe(
+        f"{verb.lower()}-in-transaction",
+        f"{verb} has no effect on an open transaction.",
+        section,
+        Level.TABLE,
+        (given(MAIL_FROM), say(line), say(TO_POSTMASTER)),
+        KEPT,
+    )
+
 
 GREETING = (
     Probe(
         "greeting",
         "The greeting is one that RFC 5321 has for the opening of a connection.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.TABLE,
         (),
         expects(220, 521, 554),
@@ -63,7 +90,7 @@ GREETING = (
         "A server that greets with 554 answers 503 to what comes before QUIT.",
         _OPENING,
         Level.SHOULD,
-        (say(_MAIL),),
+        (say(MAIL_FROM),),
         expects(503, 521),
         State.REFUSED,
     ),
@@ -79,6 +106,12 @@ GREETING = (
     ),
 )
 
+
+def _hello(name: str, rule: str, section: str, level: Level, line: str, judge: Judge) -> Probe:
+    """An EHLO or HELO that opens a session: one that comes later, a server may refuse for that alone."""
+    return Probe(name, rule, section, level, (say(line),), where_extended(judge), State.FRESH)
+
+
 HELLO = (
     Probe(
         "ehlo",
@@ -87,139 +120,125 @@ HELLO = (
         Level.MUST,
         (say("EHLO {helo}"),),
         decides(frozenset((250,)), NOT_KNOWN),
-        State.OPEN,
+        State.FRESH,
     ),
-    Probe(
+    _hello(
         "ehlo-host",
         "The reply to EHLO begins with the server's domain.",
         _HELLO,
         Level.TABLE,
-        (say("EHLO {helo}"),),
+        "EHLO {helo}",
         names_a_host,
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-keywords",
         "Each further line of the reply to EHLO is a keyword of letters, digits and hyphens, and its parameters.",
         _HELLO,
         Level.TABLE,
-        (say("EHLO {helo}"),),
+        "EHLO {helo}",
         keywords_are_well_formed,
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-mixed-case",
         "A verb is known in upper, lower or mixed case.",
         "RFC 5321 section 2.4",
         Level.MUST,
-        (_SUPPORTED, say("eHlO {helo}")),
+        "eHlO {helo}",
         decides(DONE, NOT_KNOWN),
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-literal",
         "An address literal is taken where the client has no name.",
         _HELLO,
         Level.TABLE,
-        (_SUPPORTED, say("EHLO [192.0.2.1]")),
+        "EHLO [192.0.2.1]",
         decides(DONE, NOT_UNDERSTOOD),
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-other-name",
         "EHLO is not refused because the name does not match the client's address.",
-        _ORDER,
+        ORDER,
         Level.MUST,
-        (_SUPPORTED, say("EHLO mail.example.com")),
+        "EHLO mail.example.com",
         decides(DONE, frozenset()),  # from outside, one policy of refusing names can't be told from another
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-their-name",
         "EHLO with the server's own name is taken, or refused as a matter of policy.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.TABLE,
-        (_SUPPORTED, say("EHLO {server}")),
+        "EHLO {server}",
         decides(DONE | {550}, frozenset((502, 503, 504))),
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-longest-domain",
         "A domain may be as long as domains get.",
         _SIZES,
         Level.MUST,
-        (_SUPPORTED, say(f"EHLO {_LONGEST_DOMAIN}")),
+        f"EHLO {_LONGEST_DOMAIN}",
         decides(DONE, NOT_UNDERSTOOD),
-        State.OPEN,
     ),
-    Probe(
-        "ehlo-no-argument",
-        "EHLO without a domain is a syntax error.",
-        "RFC 5321 section 4.3.2",
-        Level.TABLE,
-        (_SUPPORTED, say("EHLO")),
-        expects(501, 550),
-        State.OPEN,
+    _hello(
+        "ehlo-no-argument", "EHLO without a domain is a syntax error.", REPLIES, Level.TABLE, "EHLO", expects(501, 550)
     ),
-    Probe(
+    _hello(
         "ehlo-bad-character",
         "EHLO with a character in the domain that no domain may have is rejected with 501.",
         "RFC 5321 section 4.1.2",
         Level.MUST,
-        (_SUPPORTED, say("EHLO exa$mple.org")),
+        "EHLO exa$mple.org",
         decides(frozenset((501,)), DONE),  # 550: for another reason, maybe
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-bad-literal",
         "EHLO with an address literal that is none is a syntax error.",
         "RFC 5321 section 4.1.3",
         Level.TABLE,
-        (_SUPPORTED, say("EHLO [999.1.1.1]")),
+        "EHLO [999.1.1.1]",
         expects(501, 504, 550),
-        State.OPEN,
     ),
-    Probe(
+    _hello(
         "ehlo-unknown-literal",
         "An address literal of a kind that the server does not have gets 504 or 501, or is taken.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.TABLE,
-        (_SUPPORTED, say("EHLO [X400:foo]")),
+        "EHLO [X400:foo]",
         decides(DONE | {501, 504, 550}, frozenset((500, 502, 503))),
-        State.OPEN,
+    ),
+    Probe(
+        "ehlo-again",
+        "A later EHLO is taken, or refused with 500, 501, 502, 504 or 550.",
+        ORDER,
+        Level.MUST,
+        (say("EHLO {helo}"),),
+        decides(DONE | _HELLO_REFUSED, REFUSED - _HELLO_REFUSED),
     ),
     Probe(
         "ehlo-twice",
         "A second EHLO gives up the open transaction, as RSET does: RCPT behind it is out of order.",
-        _ORDER,
+        ORDER,
         Level.MUST,
-        (given(_MAIL), given("EHLO {helo}"), say(_POSTMASTER)),
+        (given(MAIL_FROM), given("EHLO {helo}"), say(TO_POSTMASTER)),
         _CLEARED,
     ),
     Probe(
         "ehlo-twice-mail",
         "A second EHLO gives up the open transaction, as RSET does: another one may be opened.",
-        _ORDER,
+        ORDER,
         Level.MUST,
-        (given(_MAIL), given("EHLO {helo}"), say(_MAIL)),
+        (given(MAIL_FROM), given("EHLO {helo}"), say(MAIL_FROM)),
         decides(DONE, frozenset((503,))),
     ),
     Probe(
         "ehlo-refused-state",
         "An EHLO that is refused leaves the state as it was.",
-        _ORDER,
+        ORDER,
         Level.MUST,
-        (given(_MAIL), say("EHLO", premise=5), say(_POSTMASTER)),
-        _KEPT,
+        (given(MAIL_FROM), say("EHLO", premise=5), say(TO_POSTMASTER)),
+        KEPT,
     ),
     Probe(
-        "helo",
-        "HELO is supported.",
-        _HELLO,
-        Level.MUST,
-        (say("HELO {helo}"),),
-        decides(DONE, NOT_KNOWN),
-        State.OPEN,
+        "helo", "HELO is supported.", _HELLO, Level.MUST, (say("HELO {helo}"),), decides(DONE, NOT_KNOWN), State.FRESH
     ),
     Probe(
         "helo-plain",
@@ -228,65 +247,46 @@ HELLO = (
         Level.MUST,
         (say("HELO {helo}"),),
         is_no_ehlo_reply,
-        State.OPEN,
+        State.FRESH,
     ),
     Probe(
         "helo-no-argument",
         "HELO without a domain is a syntax error.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.TABLE,
         (say("HELO"),),
         expects(501, 550),
-        State.OPEN,
+        State.FRESH,
     ),
     Probe(
         "helo-unknown-literal",
         "HELO with an address literal of a kind that the server does not have gets 504 or 501, or is taken.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.TABLE,
         (say("HELO [X400:foo]"),),
         decides(DONE | {501, 504, 550}, frozenset((500, 502, 503))),
-        State.OPEN,
+        State.FRESH,
     ),
     Probe(
         "helo-resets",
         "HELO confirms that no transaction is in progress: RCPT behind it is out of order.",
         _HELLO,
         Level.TABLE,
-        (given(_MAIL), given("HELO {helo}"), say(_POSTMASTER)),
+        (given(MAIL_FROM), given("HELO {helo}"), say(TO_POSTMASTER)),
         _CLEARED,
     ),
 )
 
 
-def _before_ehlo(verb: str, line: str) -> Probe:
-    return Probe(
-        f"{verb.lower()}-before-ehlo",
-        f"{verb} is not answered with 503 before EHLO was said.",
-        _ORDER,
-        Level.SHOULD,
-        (say(line),),
-        forbids(503),
-        State.FRESH,
-    )
-
-
 RESET = (
-    _before_ehlo("RSET", "RSET"),
-    Probe(
-        "rset",
-        "RSET is answered with 250.",
-        _RESET,
-        Level.MUST,
-        (say("RSET"),),
-        expects(250),
-    ),
+    before_ehlo("RSET", "RSET"),
+    Probe("rset", "RSET is answered with 250.", _RESET, Level.MUST, (say("RSET"),), expects(250)),
     Probe(
         "rset-discards",
         "RSET discards the open transaction: RCPT behind it is out of order.",
         _RESET,
         Level.MUST,
-        (given(_MAIL), given("RSET"), say(_POSTMASTER)),
+        (given(MAIL_FROM), given("RSET"), say(TO_POSTMASTER)),
         _CLEARED,
     ),
     Probe(
@@ -294,7 +294,7 @@ RESET = (
         "RSET discards the open transaction: another one may be opened.",
         _RESET,
         Level.MUST,
-        (given(_MAIL), given("RSET"), say(_MAIL)),
+        (given(MAIL_FROM), given("RSET"), say(MAIL_FROM)),
         decides(DONE, frozenset((503,))),
     ),
     Probe(
@@ -302,8 +302,8 @@ RESET = (
         "RSET has no effect on a session in which nothing was done since EHLO: MAIL need not say EHLO again.",
         _RESET,
         Level.TABLE,
-        (given("RSET"), say(_MAIL)),
-        _KEPT,
+        (given("RSET"), say(MAIL_FROM)),
+        KEPT,
     ),
     Probe(
         "rset-stays-open",
@@ -317,40 +317,28 @@ RESET = (
     Probe(
         "rset-argument",
         "RSET with an argument is a syntax error.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.SHOULD,
         (say("RSET now"),),
         expects(501),
     ),
     Probe(
         "rset-parameter",
-        "RSET with something like a parameter is a syntax error, too.",
-        "RFC 5321 section 4.3.2",
-        Level.SHOULD,
+        "RSET with something like a parameter gets one of the replies of the table.",
+        "RFC 821 section 4.3",
+        Level.TABLE,
         (say("RSET KEY=VALUE"),),
-        expects(501),
+        anything,
     ),
 )
 
 NOOP = (
-    _before_ehlo("NOOP", "NOOP"),
+    before_ehlo("NOOP", "NOOP"),
     Probe("noop", "NOOP is answered with 250.", _NOOP, Level.TABLE, (say("NOOP"),), expects(250)),
     Probe(
-        "noop-argument",
-        "An argument to NOOP is ignored.",
-        _NOOP,
-        Level.SHOULD,
-        (say("NOOP anything"),),
-        expects(250),
+        "noop-argument", "An argument to NOOP is ignored.", _NOOP, Level.SHOULD, (say("NOOP anything"),), expects(250)
     ),
-    Probe(
-        "noop-in-transaction",
-        "NOOP has no effect on an open transaction.",
-        _NOOP,
-        Level.TABLE,
-        (given(_MAIL), say("NOOP"), say(_POSTMASTER)),
-        _KEPT,
-    ),
+    in_transaction("NOOP", "NOOP", _NOOP),
     Probe(
         "noop-mixed-case",
         "A verb is known in upper, lower or mixed case.",
@@ -385,11 +373,11 @@ def _goodbye(name: str, rule: str, script: tuple[Step, ...], state: State = Stat
 QUIT = (
     _goodbye("quit", "QUIT is answered with 221, and the connection is closed.", (finish(),)),
     _goodbye("quit-before-ehlo", "QUIT may come at any time: before EHLO.", (finish(),), State.FRESH),
-    _goodbye("quit-in-transaction", "QUIT may come at any time: in a transaction.", (given(_MAIL), finish())),
+    _goodbye("quit-in-transaction", "QUIT may come at any time: in a transaction.", (given(MAIL_FROM), finish())),
     Probe(
         "quit-argument",
         "QUIT with an argument is a syntax error.",
-        "RFC 5321 section 4.3.2",
+        REPLIES,
         Level.SHOULD,
         (say("QUIT now"),),
         expects(501),

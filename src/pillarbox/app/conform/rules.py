@@ -24,7 +24,7 @@ _MAX_COMMAND = 512
 _MAX_REPLY = 512  # RFC 5321 section 4.5.3.1.5, with the line end
 _HELLO = ("connect", "EHLO", "HELO")
 _ONE = "RFC 5321 section 4.2"
-_ENHANCED = "RFC 2034 section 4"
+_ENHANCED = "RFC 2034 section 4"  # older than the key words: its "must" is taken for one
 
 # Codes that the standards have for a command and that our own server, whose table KNOWN is, never gives.
 _ALSO: Mapping[str, frozenset[int]] = {
@@ -130,7 +130,13 @@ def _stays_behind_421(log: Sequence[Exchange], facts: Facts) -> Found:
 
 
 def _not_recognised(log: Sequence[Exchange], facts: Facts) -> Found:
-    return (exchange for exchange in _short(log) if exchange.code == 500)
+    """Where the enhanced code says that the arguments are wrong, the command was recognised (RFC 3463 section 3.6)."""
+    return (exchange for exchange in _short(log) if exchange.code == 500 and _enhanced_of(exchange) != "5.5.4")
+
+
+def _enhanced_of(exchange: Exchange) -> str:
+    outcome = exchange.outcome
+    return enhanced(outcome.texts[0]) if isinstance(outcome, Answer) else ""
 
 
 def _not_implemented(log: Sequence[Exchange], facts: Facts) -> Found:
@@ -186,11 +192,7 @@ RULES = (
         _bad_digits,
     ),
     Rule(
-        "reply-one-code",
-        "All lines of a reply have the same code.",
-        "RFC 5321 section 4.2.1",
-        Level.MUST,
-        _mixed_codes,
+        "reply-one-code", "All lines of a reply have the same code.", "RFC 5321 section 4.2.1", Level.MUST, _mixed_codes
     ),
     Rule("reply-crlf", "Every line of a reply ends in CRLF.", "RFC 5321 section 2.3.8", Level.MUST, _bare_ends),
     Rule(
@@ -201,14 +203,7 @@ RULES = (
         _long_lines,
     ),
     Rule("reply-text", "The text of a reply is printable ASCII.", _ONE, Level.TABLE, _not_text),
-    Rule(
-        "reply-each",
-        "Every command gets exactly one reply.",
-        _ONE,
-        Level.MUST,
-        _unasked,
-        spares_hostile=True,
-    ),
+    Rule("reply-each", "Every command gets exactly one reply.", _ONE, Level.MUST, _unasked, spares_hostile=True),
     Rule("reply-in-time", "A command gets its reply before a client gives up.", _ONE, Level.MUST, _silent),
     Rule(
         "reply-before-close",
@@ -323,7 +318,7 @@ def outside(log: Sequence[Exchange], refusing: frozenset[str]) -> Iterator[Findi
                 f"outside-{command.lower() if command != '.' else 'message'}-{code}",
                 OUTSIDE,
                 f"{_name(command)} is answered with the codes that the standards list for it.",
-                "RFC 5321 section 4.3.1",
+                "RFC 5321 section 4.3.2",
                 Level.TABLE,
                 Verdict.DEVIATES,
                 f"answered {code:03}, in {exchange.probe}",

@@ -147,11 +147,11 @@ class Wire:
         self._held += octets
         return Loss.CLOSED if self._over else None
 
-    def has_spoken(self) -> bool:
-        """Whether something waits to be read that nobody asked for: octets, not the mere end of the connection."""
+    def has_spoken(self, within: float = 0) -> bool:
+        """Whether something waits to be read, or comes in so many seconds: octets, not the mere end of it all."""
         if not self._held and not self._over:
             with suppress(OSError, ValueError):
-                if select.select([self._socket], [], [], 0)[0]:
+                if select.select([self._socket], [], [], within)[0]:
                     self._receive(monotonic() + self._timeout)
         return bool(self._held)
 
