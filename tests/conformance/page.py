@@ -57,7 +57,7 @@ How many of the pairs of a command and a reply were seen. RFC 821 section 4.3 ha
 two, the command and the message.
 
 {table}
-The pairs of Pillarbox that can't be seen from outside are tested all the same: `tests/live/test_table.py` provokes each
+The pairs of Pillarbox that can't be seen from outside are tested all the same: `tests/live/test_every_pair.py` provokes each
 of the 112 on a live server, for the reason that [the table](reference/replies.md) gives.
 """
 CLAIMS = """\
