@@ -49,9 +49,12 @@ def test_a_stop_drains(server: Server, number: signal.Signals) -> None:
         client.envelope()
         client.write(stuffed(texts[token])[: len(texts[token]) // 2])
     assert begun.say(f"MAIL FROM:<alice@{DOMAIN}>").startswith("250 ")
+    hopeless = Client(server.port)
+    assert hopeless.say(f"MAIL FROM:<alice@{DOMAIN}>").startswith("250 ")
+    assert hopeless.say(f"RCPT TO:<nobody@{DOMAIN}>").startswith("550 ")
 
     server.signal(number)
-    for client in (fresh, idle):
+    for client in (fresh, idle, hopeless):
         assert client.reply().startswith("421 4.3.2")
         _ends(client)
     until(lambda: _refused(server.port), what="no new connections")

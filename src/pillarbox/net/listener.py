@@ -405,8 +405,9 @@ class Connection(asyncio.Protocol):
             self._end(self._smtp.close(reply))
 
     def drain(self) -> None:
-        """We are closing: 421 unless a transaction is under way."""
-        if not self._asking and not self._deadline and self._session.between_transactions:
+        """We are closing: 421 unless a transaction is under way; one whose recipients were all refused goes nowhere."""
+        idle = self._session.between_transactions or self._smtp.state is ServerState.REFUSED
+        if idle and not self._asking and not self._deadline:
             self._end(self._smtp.close(r.CLOSING))
 
     def abort(self) -> None:
