@@ -422,7 +422,7 @@ def make_listener(service: Service, bounds: Bounds = BOUNDS, **changes: Any) -> 
         "accept": _not_expected,
         "answers": make_answers(clock=service.clock),
         "hand_over": Swaps(),
-        "clock": service.clock,
+        "tls": _not_expected,
         "census": Census(),
     }
     return Listener(service, bounds, **{**usual, **changes})

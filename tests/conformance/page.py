@@ -57,8 +57,8 @@ How many of the pairs of a command and a reply were seen. RFC 821 section 4.3 ha
 two, the command and the message.
 
 {table}
-The pairs of Pillarbox that can't be seen from outside are tested all the same: `tests/live/test_every_pair.py` provokes each
-of the 112 on a live server, for the reason that [the table](reference/replies.md) gives.
+The pairs of Pillarbox that can't be seen from outside are tested all the same: `tests/live/test_every_pair.py` provokes
+each of the 112 on a live server, for the reason that [the table](reference/replies.md) gives.
 """
 CLAIMS = """\
 Each claim below was laid beside the text of the RFC by hand. Sections without the number of an RFC are those of RFC

@@ -82,6 +82,7 @@ _commands = st.sampled_from(
         b"AGEAYg==\r\n",
         b"*\r\n",
         b"TURN\r\n",
+        b"STARTTLS\r\n",
         b"ATRN a.test,b.test\r\n",
         b"ETRN @a.test\r\n",
         b"RSET A=B\r\n",
@@ -217,6 +218,7 @@ _GOOD: dict[str, Reply] = {
     "Quit": r.BYE,
     "Authenticate": r.AUTH_CONTINUE,
     "AuthResponse": r.AUTHENTICATED,
+    "StartTls": r.START_TLS,
     "Turn": r.TURN_OK,
     "Atrn": r.TURN_OK,
 }
@@ -233,7 +235,7 @@ def server_at(state: ServerState) -> ServerConnection:
     return connection
 
 
-_OVER = (ServerState.CLOSED, ServerState.SWAPPED)
+_OVER = (ServerState.CLOSED, ServerState.SWAPPED, ServerState.TLS)
 
 
 def _answer(event: ServerEvent, *, willing: bool) -> Reply:

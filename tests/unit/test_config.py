@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pillarbox.app.config import CommandsConfig, Compat, Config, LogFormat, Service, default_hostname
+from pillarbox.app.config import CommandsConfig, Compat, Config, LogFormat, Service, TlsConfig, default_hostname
 from pillarbox.app.config_load import ConfigError, load, parse
 from pillarbox.app.config_locate import locate
 from pillarbox.app.config_values import Endpoint
 from pillarbox.core.address import Domain
 from pillarbox.engine.retry import RetrySchedule
-from pillarbox.engine.routing import Discard, Route, SmartHost, TlsPolicy, Turn
-from pillarbox.engine.service import COMMANDS, Access, AuthOffer
+from pillarbox.engine.routing import Discard, Mx, Route, SmartHost, TlsPolicy, Turn
+from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
 from pillarbox.smtp.states import Verb
 
 FILE = Path("/etc/pillarbox/pillarbox.toml")
@@ -23,6 +23,13 @@ FILE = Path("/etc/pillarbox/pillarbox.toml")
 FULL = """\
 hostname = "MX.example.test"
 data = "var/data"
+
+[[tls]]
+certificate = "tls/mx.pem"
+key = "/keys/mx.key"
+[[tls]]
+certificate = "other.pem"
+key = "other.pem"
 
 [[listener]]
 name = "mx"
@@ -42,11 +49,13 @@ SEND = "off"
 [[listener]]
 name = "six"
 address = "[::1]:0"
+tls = "implicit"
 
 [[listener]]
 name = "odd"
 address = "127.0.0.1:366"
 service = "odmr"
+tls = "starttls"
 auth = "clear"
 accepts_mail = false
 compat = "classic"
@@ -76,6 +85,16 @@ tls = "off"
 [[route]]
 match = "kept.example"
 next_hop = "turn"
+[[route]]
+match = "far.example"
+next_hop = "smtps://relay.example"
+tls = "verified"
+credentials = "relay.secret"
+[[route]]
+match = "near.example"
+next_hop = "mx"
+tls = "required"
+credentials = "/etc/near.secret"
 
 [retry]
 schedule = ["5m", 900, "1h"]
@@ -122,7 +141,19 @@ def test_every_key_is_read() -> None:
         Route("*.example.org", SmartHost("127.0.0.1", 2600), TlsPolicy.OPPORTUNISTIC),
         Route("sink@example.net", Discard(), TlsPolicy.OFF),
         Route("kept.example", Turn(), TlsPolicy.OPPORTUNISTIC),
+        Route(
+            "far.example",
+            SmartHost("relay.example", 465, implicit_tls=True),
+            TlsPolicy.VERIFIED,
+            "/etc/pillarbox/relay.secret",
+        ),
+        Route("near.example", Mx(), TlsPolicy.REQUIRED, "/etc/near.secret"),
     ]
+    assert [item.tls for item in config.listeners] == [TlsMode.OFF, TlsMode.IMPLICIT, TlsMode.STARTTLS]
+    assert config.tls == (
+        TlsConfig(Path("/etc/pillarbox/tls/mx.pem"), Path("/keys/mx.key")),
+        TlsConfig(Path("/etc/pillarbox/other.pem"), Path("/etc/pillarbox/other.pem")),
+    )
     assert config.retry.policy() == RetrySchedule((300.0, 900.0, 3600.0), 432000.0)
     assert (config.limits.message_size, config.limits.idle, config.limits.drain) == (26214400, 300.0, 0.0)
     assert config.limits.connections_per_next_hop == 3
@@ -232,8 +263,9 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ('[[listener]]\nservice = "mxx"', ':2: listener[0].service = "mxx": no such value, did you mean "mx"?'),
     ('[[listener]]\nservice = "lmtp"', ':2: listener[0].service = "lmtp": the LMTP service is not in this version'),
     (
-        '[[listener]]\ntls = "starttls"',
-        ':2: listener[0].tls = "starttls": TLS is not in this version; allowed: "off"',
+        '[[listener]]\ntls = "startls"',
+        ':2: listener[0].tls = "startls": no such value, did you mean "starttls"?'
+        '|allowed: "off", "starttls", "implicit"',
     ),
     (
         "[[listener]]\naccepts_mail = 1",
@@ -276,7 +308,10 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         '[[listener]]\nname = "a"\n[[listener]]\nname = "b"\naddress = "127.0.0.1:2525"',
         ':5: listener[1].address = "127.0.0.1:2525": listener[0] has the same address',
     ),
-    ('[[tls]]\ncertificate = "x"', ":1: tls = |TLS is not in this version; allowed: []"),
+    ('[[tls]]\ncertificate = "x"', ":1: tls[0]: key is missing"),
+    ('[[tls]]\nkey = "x"', ":1: tls[0]: certificate is missing"),
+    ('[[tls]]\nkey = "x"\ncertificate = ""', ':3: tls[0].certificate = "": not a path'),
+    ('[tls]\nkey = "x"\ncertificate = "x"', ":1: tls: may stand several times; write it as [[tls]]"),
     ("relay = 5", ":1: relay = 5: not a table; write it as [relay]"),
     ('[relay]\nnetworks = "::1"', ':2: relay.networks = "::1": not a list'),
     (
@@ -289,12 +324,13 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ('[[route]]\nmatch = "*x"\nnext_hop = "mx"', ":2: route[0].match|neither *, a domain"),
     ('[[route]]\nmatch = "*"\nnext_hop = "mxx"', ':3: route[0].next_hop = "mxx"|did you mean "mx"?'),
     ('[[route]]\nmatch = "*"\nnext_hop = "trun"', ':3: route[0].next_hop = "trun"|did you mean "turn"?'),
-    ('[[route]]\nmatch = "*"\nnext_hop = "smtps://a.b"', ":3: route[0].next_hop|not built yet"),
+    ('[[route]]\nmatch = "*"\nnext_hop = "smtps://a.b:0"', ":3: route[0].next_hop|no port between 1 and 65535"),
     (
-        '[[route]]\nmatch = "*"\nnext_hop = "mx"\ntls = "required"',
-        ':4: route[0].tls = "required": TLS to the next hop is not in this version; allowed: "off", "opportunistic"',
+        '[[route]]\nmatch = "*"\nnext_hop = "mx"\ntls = "requierd"',
+        ':4: route[0].tls = "requierd": no such value, did you mean "required"?'
+        '|allowed: "off", "opportunistic", "required", "verified"',
     ),
-    ('[[route]]\nmatch = "*"\nnext_hop = "mx"\ncredentials = "x"', ":4: route[0].credentials|leave the key out"),
+    ('[[route]]\nmatch = "*"\nnext_hop = "mx"\ncredentials = 5', ":4: route[0].credentials = 5: not a string"),
     ("[retry]\nschedule = []", ":2: retry.schedule = []: too few"),
     ('[retry]\nschedule = ["5m", "0s"]', ':2: retry.schedule[1] = "0s": too small'),
     ('[retry]\ngive_up = "5"', ':2: retry.give_up = "5": the unit is missing; allowed: 1s to 1000d'),

@@ -8,11 +8,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from pillarbox.adapters.passwords import hash_password
+from pillarbox.adapters.tls import CertificateError, client_context
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import (
     CommandsConfig,
@@ -23,15 +24,17 @@ from pillarbox.app.config import (
     RelayConfig,
     RouteConfig,
     Service,
+    TlsConfig,
 )
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDir
 from pillarbox.app.house import Data, House, bind_all
+from pillarbox.app.secrets import SecretError
 from pillarbox.core.address import Domain
 from pillarbox.engine.ports import User
 from pillarbox.engine.routing import SmartHost
-from pillarbox.engine.service import Access, AuthOffer
+from pillarbox.engine.service import Access, AuthOffer, TlsMode
 from pillarbox.smtp.states import Verb
 from tests.making import HOSTNAME, box
 from tests.unit.test_daemon import at_work
@@ -112,6 +115,7 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
         name="odd",
         address=ANY_PORT,
         service=Service.ODMR,
+        tls=TlsMode.IMPLICIT,
         auth=AuthOffer.CLEAR,
         accepts_mail=False,
         compat=Compat.CLASSIC,
@@ -139,11 +143,13 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
             True,
             True,
         )
+        assert service.tls is TlsMode.IMPLICIT
         assert (service.message_size, service.recipients, service.errors) == (1, 2, 3)
         assert (service.transactions, service.probes) == (4, 5)
         assert service.commands[Verb.SEND] is Access.AUTH and service.commands[Verb.HELP] is Access.OFF
         assert service.relay_networks == (ip_network("192.0.2.0/24"),)
         usual = house.service(MX)
+        assert usual.tls is TlsMode.OFF
         assert (usual.odmr, usual.auth, usual.accepts_mail, usual.classic, usual.checks_sender_domain) == (
             False,
             AuthOffer.TLS,
@@ -175,6 +181,55 @@ def test_a_reload_is_for_the_sessions_that_come(tmp_path: Path) -> None:
         for client, code in ((before, 250), (after, 200)):
             client.send(b"NOOP\r\nMAIL FROM:<>\r\n")
             assert await client.codes(2) == [code, 452]  # the disk is one and the same
+
+    run(tmp_path, main)
+
+
+def test_a_connection_may_begin_tls_though_a_reload_took_it_away(tmp_path: Path) -> None:
+    async def main(here: Running) -> None:
+        before = await here.connect()
+        assert list((tmp_path / "keys").iterdir())  # a certificate was made
+        await here.house.reload(config(tmp_path, MX), {})
+        before.send(b"STARTTLS\r\n")
+        assert await before.codes() == [220]
+        await shake(before)
+        before.send(b"EHLO client.example\r\n")
+        assert await before.codes() == [250]
+        after = await here.connect()
+        after.send(b"STARTTLS\r\n")
+        assert await after.codes() == [502]
+
+    run(tmp_path, main, config(tmp_path, replace(MX, tls=TlsMode.STARTTLS)))
+
+
+async def shake(client: Client) -> None:
+    context = client_context(verify=False)
+    transport = await asyncio.get_running_loop().start_tls(client.transport, client, context)
+    client.transport = cast(asyncio.Transport, transport)
+
+
+def test_a_reload_that_names_bad_files_changes_nothing(tmp_path: Path) -> None:
+    secret = tmp_path / "relay.secret"
+    secret.write_text("user\n")
+    route = RouteConfig(match="*", next_hop=SmartHost("relay.test"), credentials=secret)
+    bad: list[tuple[Config, type[Exception], str]] = [
+        (config(tmp_path, routes=(route,)), SecretError, "relay.secret: must hold a user"),
+        (
+            config(tmp_path, replace(MX, tls=TlsMode.STARTTLS), tls=(TlsConfig(secret, secret),)),
+            CertificateError,
+            "relay.secret holds no certificate",
+        ),
+    ]
+
+    async def main(here: Running) -> None:
+        before = here.house.config
+        for given, kind, said in bad:
+            with pytest.raises(kind, match=said):
+                await here.house.reload(given, {})
+            assert here.house.config is before
+        client = await here.connect()
+        client.send(b"STARTTLS\r\n")
+        assert await client.codes() == [502]
 
     run(tmp_path, main)
 
@@ -266,8 +321,9 @@ def test_a_terminal_is_reached(tmp_path: Path) -> None:
 # --- one house fetches from another (RFC 821 §3.8, RFC 2645)
 
 
+@pytest.mark.parametrize(("tls", "protocol"), [(TlsMode.OFF, b"ESMTP"), (TlsMode.STARTTLS, b"ESMTPS")])
 @pytest.mark.parametrize(("verb", "name"), [("turn", "mx"), ("atrn", "odmr")])
-def test_kept_mail_leaves_for_its_owner(tmp_path: Path, verb: str, name: str) -> None:
+def test_kept_mail_leaves_for_its_owner(tmp_path: Path, verb: str, name: str, tls: TlsMode, protocol: bytes) -> None:
     async def main(here: Running) -> None:
         client = await here.connect()
         for _ in range(3):
@@ -288,10 +344,11 @@ def test_kept_mail_leaves_for_its_owner(tmp_path: Path, verb: str, name: str) ->
         new = tmp_path / "away/mail/away.example/x/new"
         while not new.exists() or len(list(new.iterdir())) < 3:
             await asyncio.to_thread(lambda: None)
+        assert all(b" with " + protocol + b" id " in file.read_bytes().split(b"Received:")[1] for file in new.iterdir())
         await owner.close()
         await away.close()
 
-    run(tmp_path, main, config(tmp_path, MX, ODMR))
+    run(tmp_path, main, config(tmp_path, replace(MX, tls=tls), replace(ODMR, tls=tls)))
 
 
 def test_etrn_goes_by_the_route(tmp_path: Path) -> None:

@@ -221,6 +221,36 @@ def test_a_lane_has_no_more_jobs_in_flight_than_its_limit() -> None:
     run(main())
 
 
+def test_a_lane_is_opened_anew_once_it_has_nothing_to_do() -> None:
+    """After a reload: an idle one at once, a busy one behind the jobs that it has."""
+
+    async def main() -> None:
+        rig = Rig(limit=1)
+        await rig.accept("a@idle.example")
+        rig.mailer("mx:idle.example").end(OK)
+        for _ in range(2):
+            await rig.accept()
+        idle, busy = rig.mailer("mx:idle.example"), rig.mailer()
+        rig.queue.renew_lanes()
+        await turns()
+        assert [idle.closed, busy.closed] == [0, None]
+        busy.end(OK)
+        await turns()
+        assert [busy.closed] == [None]
+        busy.end(OK)
+        await turns()
+        assert [busy.closed] == [0] and len(busy.jobs) == 2
+        for recipient, before in (("a@far.example", busy), ("a@idle.example", idle)):
+            await rig.accept(recipient)
+            fresh = rig.mailer(f"mx:{recipient[2:]}")
+            assert fresh is not before and len(fresh.jobs) == 1
+            fresh.end(OK)
+        await turns()
+        rig.assert_empty()
+
+    run(main())
+
+
 # --- through
 
 

@@ -53,6 +53,8 @@ US = Domain.parse("us.example.test")
         ("smtp://[0:0::1]", SmartHost("::1", 25)),
         ("smtp://Relay.Example.test/", SmartHost("relay.example.test", 25)),
         ("smtp://relay:65535", SmartHost("relay", 65535)),
+        ("smtps://relay.test", SmartHost("relay.test", 465, implicit_tls=True)),
+        ("smtps://[::1]:2465", SmartHost("::1", 2465, implicit_tls=True)),
         ("smtp://bücher.example", SmartHost("xn--bcher-kva.example", 25)),
     ],
 )
@@ -63,11 +65,12 @@ def test_next_hops(source: str, next_hop: NextHop) -> None:
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("smtps://relay.test", "is not built yet; allowed are mx, smtp://HOST, "),
-        ("lmtp://relay.test:24", "is not built yet"),
+        ("lmtp://relay.test:24", "is not built yet; allowed are mx, smtp://HOST, "),
         ("lmtp:unix:/run/lmtp", "is not built yet"),
         ("hold", "is not built yet"),
-        ("pigeon", "is none of mx, smtp://HOST, smtp://HOST:PORT, maildir, discard, turn"),
+        ("pigeon", "is none of mx, smtp://HOST, smtp://HOST:PORT, smtps://HOST, "),
+        ("smtps:relay.test", "is none of"),
+        ("smtps://host:0", "no port between 1 and 65535"),
         ("Turn", "is none of"),
         ("", "is none of"),
         ("MX", "is none of"),
@@ -114,6 +117,8 @@ ROUTES = [
     Route("turned.test", Turn()),
     Route("sent.test", SmartHost("host.sent.test")),
     Route("vip@kept.test", Mx()),
+    Route("wrapped.test", SmartHost("relay.test", 465, implicit_tls=True)),
+    Route("wrapped6.test", SmartHost("::1", 465, implicit_tls=True), TlsPolicy.VERIFIED),
 ]
 
 
@@ -140,6 +145,8 @@ ROUTES = [
         ("vip@kept.test", "mx:kept.test", 12),
         ("x@sub.kept.test", "mx:sub.kept.test", None),
         ("x@sent.test", "smtp:host.sent.test:25", 11),
+        ("x@wrapped.test", "smtps:relay.test:465", 13),
+        ("x@wrapped6.test", "smtps:[::1]:465;tls=verified", 14),
     ],
 )
 def test_the_first_match_wins(address: str, lane: str, position: int | None) -> None:

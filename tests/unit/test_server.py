@@ -30,6 +30,7 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    StartTls,
     Turn,
     Verify,
     Wait,
@@ -89,7 +90,9 @@ EVENTS: dict[Verb, ServerEvent] = {
     V.ETRN: Etrn(Domain("example.test"), below=False),
     V.ATRN: Atrn((Domain("example.test"),)),
     V.AUTH: Authenticate("PLAIN", b"\0a\0b"),
+    V.STARTTLS: StartTls(),
 }
+OUTSIDE = (V.STARTTLS, V.AUTH, V.TURN, V.ATRN, V.ETRN)
 WAYS: dict[ServerState, list[tuple[bytes, Reply]]] = {
     S.START: [],
     S.READY: [(LINES[V.EHLO], HELLO_OK)],
@@ -103,6 +106,7 @@ WAYS: dict[ServerState, list[tuple[bytes, Reply]]] = {
         (LINES[V.DATA], r.START_DATA),
     ],
     S.AUTH: [(LINES[V.EHLO], HELLO_OK), (b"AUTH PLAIN", r.AUTH_CONTINUE)],
+    S.TLS: [(LINES[V.EHLO], HELLO_OK), (LINES[V.STARTTLS], r.START_TLS)],
     S.SWAPPED: [(LINES[V.EHLO], HELLO_OK), (LINES[V.TURN], r.TURN_OK)],
     S.NO_MAIL: [],
 }
@@ -141,9 +145,7 @@ def answers(connection: ServerConnection, reply: Callable[[ServerEvent], Reply |
 # --- the table, as RFC 5321 §4.1.4 has it
 
 MATRIX: dict[ServerState, dict[Verb, Reply]] = {
-    S.START: {
-        verb: r.NEED_HELO for verb in (V.MAIL, V.RCPT, V.DATA, V.SEND, V.SOML, V.SAML, V.AUTH, V.TURN, V.ATRN, V.ETRN)
-    },
+    S.START: dict.fromkeys((V.MAIL, V.RCPT, V.DATA, V.SEND, V.SOML, V.SAML, *OUTSIDE), r.NEED_HELO),
     S.READY: {V.RCPT: r.NEED_MAIL, V.DATA: r.NEED_MAIL},
     S.MAIL: {V.DATA: r.NEED_RCPT},
     S.REFUSED: {V.DATA: r.NO_VALID_RECIPIENTS},  # RFC 5321 §3.3
@@ -151,7 +153,7 @@ MATRIX: dict[ServerState, dict[Verb, Reply]] = {
 }
 for opened in (S.MAIL, S.REFUSED, S.RCPT):
     MATRIX[opened] |= dict.fromkeys((V.MAIL, V.SEND, V.SOML, V.SAML), r.NESTED_MAIL)
-    MATRIX[opened] |= dict.fromkeys((V.AUTH, V.TURN, V.ATRN, V.ETRN), r.IN_TRANSACTION)
+    MATRIX[opened] |= dict.fromkeys(OUTSIDE, r.IN_TRANSACTION)
 
 
 @pytest.mark.parametrize("verb", LINES, ids=str)
@@ -220,6 +222,7 @@ FOLLOWING: list[tuple[ServerState, Verb, dict[int, ServerState]]] = [
     *((state, V.RSET, {2: S.READY}) for state in (S.MAIL, S.REFUSED, S.RCPT)),
     *((S.READY, verb, {2: S.MAIL}) for verb in (V.MAIL, V.SEND, V.SOML, V.SAML)),
     (S.READY, V.AUTH, {3: S.AUTH}),
+    (S.READY, V.STARTTLS, {2: S.TLS}),
     (S.READY, V.ETRN, {}),
     *((S.READY, verb, {2: S.SWAPPED}) for verb in (V.TURN, V.ATRN)),
     (S.MAIL, V.RCPT, {2: S.RCPT, 4: S.REFUSED, 5: S.REFUSED}),
@@ -253,6 +256,27 @@ def test_after_the_message(reply: Reply) -> None:
     assert connection.next_event() == BodyEnd(b"a\r\n", bare=False)
     connection.send(reply)
     assert connection.state is S.READY
+
+
+# --- STARTTLS
+
+
+def test_behind_the_handshake_all_begins_again() -> None:
+    """RFC 3207 §4.2."""
+    connection = at(S.TLS)
+    assert put(connection, b"NOOP") is Wait.PAUSED  # what came in clear is never looked at
+    connection = at(S.TLS)
+    connection.secured()
+    assert connection.state is S.START
+    assert put(connection, LINES[V.MAIL]) == Refused(V.MAIL, r.NEED_HELO)
+
+
+@pytest.mark.parametrize("state", [*COMMAND_STATES, S.DATA, S.AUTH, S.NO_MAIL, S.SWAPPED], ids=str)
+def test_a_handshake_that_no_starttls_asked_for(state: ServerState) -> None:
+    connection = at(state)
+    with pytest.raises(LocalProtocolError):
+        connection.secured()
+    assert connection.state is state
 
 
 # --- greeting and closing
@@ -335,7 +359,9 @@ def test_an_answer_that_nobody_waits_for(state: ServerState) -> None:
         (b".", Refused(V.UNKNOWN, r.UNRECOGNISED)),
         (b"connect", Refused(V.UNKNOWN, r.UNRECOGNISED)),
         (b"UNKNOWN", Refused(V.UNKNOWN, r.UNRECOGNISED)),
-        (b"STARTTLS x", Refused(V.STARTTLS, r.NOT_IMPLEMENTED)),
+        (b"starttls", StartTls()),
+        (b"STARTTLS x", Refused(V.STARTTLS, r.NO_ARGUMENT_ALLOWED)),
+        (b"BDAT x", Refused(V.BDAT, r.NOT_IMPLEMENTED)),
     ],
 )
 def test_verbs(line: bytes, event: ServerEvent) -> None:
@@ -496,7 +522,7 @@ HEADS: dict[Verb, bytes] = {
     V.RCPT: b"RCPT TO:<alice@example.test> ",
     **{verb: verb.value.encode() + b" FROM:<alice@example.test> " for verb in (V.MAIL, V.SEND, V.SOML, V.SAML)},
 }
-SPACED = frozenset((V.DATA, V.RSET, V.QUIT, V.TURN, *HEADS))
+SPACED = frozenset((V.DATA, V.RSET, V.QUIT, V.STARTTLS, V.TURN, *HEADS))
 
 
 def _padded(verb: Verb, length: int) -> bytes:
@@ -688,8 +714,8 @@ def test_a_command_withheld(state: ServerState, verb: Verb) -> None:
 
 def test_an_offer() -> None:
     offer = Offer(frozenset((V.EXPN, V.SEND)))
-    assert not any(map(offer.has, (V.EXPN, V.SEND, V.BDAT, V.STARTTLS)))
-    assert offer.has(V.VRFY) and offer.has(V.SOML)
+    assert not any(map(offer.has, (V.EXPN, V.SEND, V.BDAT)))
+    assert offer.has(V.VRFY) and offer.has(V.SOML) and offer.has(V.STARTTLS)
     assert put(at(S.READY, offer), b"EXPN staff") == Refused(V.EXPN, r.NOT_IMPLEMENTED)
     assert put(at(S.READY), b"EXPN staff") == Expand("staff")
 

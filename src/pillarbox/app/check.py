@@ -12,6 +12,7 @@ import platform
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -24,13 +25,14 @@ from pillarbox.adapters.directory_sqlite import UPGRADES
 from pillarbox.adapters.dns import DnsResolver
 from pillarbox.adapters.spool_schema import VERSION as SPOOL_VERSION
 from pillarbox.adapters.spool_schema import open_reader
+from pillarbox.adapters.tls import CertificateError, CertificateFiles, ServerCertificates
 from pillarbox.app.config import Compat, Config, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir, lock_holder
 from pillarbox.core.reply import greeting, no_mail_greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
-from pillarbox.engine.service import TO_TERMINALS, Access, AuthOffer
+from pillarbox.engine.service import TO_TERMINALS, Access, AuthOffer, TlsMode
 
 DNS_LIFETIME = 3.0  # seconds
 _GREETING_WAIT = 3.0  # seconds
@@ -82,6 +84,7 @@ def check(path: Path | None) -> Iterator[Finding]:
     for listener in config.listeners:
         yield _port(listener.name, listener.address, config, running=holder is not None)
         yield from _offers(listener)
+    yield from _certificates(config, data)
     yield from asyncio.run(_dns(config))
 
 
@@ -176,6 +179,23 @@ def _offers(listener: ListenerConfig) -> Iterator[Finding]:
                 f"{what}: {verb.value} is for everybody: strangers may write to terminals",
                 f'set commands.{verb.value} = "trusted" or "auth"',
             )
+
+
+def _certificates(config: Config, data: DataDir) -> Iterator[Finding]:
+    """Whether the listeners that have TLS can have it; a certificate that is missing is not made here."""
+    if all(listener.tls is TlsMode.OFF for listener in config.listeners):
+        return
+    if not config.tls:
+        yield _warn("TLS: a self-signed certificate is used; clients can't tell who is there", "add a [[tls]]")
+        return
+    files = [CertificateFiles(each.certificate, each.key) for each in config.tls]
+    try:
+        found = ServerCertificates(files, keys=data.root, hostname=config.hostname, monotonic=time.monotonic)
+    except CertificateError as error:
+        yield _fail(f"TLS: {error}", "correct the files that [[tls]] names")
+        return
+    for names in found.names:
+        yield _ok(f"TLS: a certificate for {', '.join(names)}")
 
 
 def _greets_as(address: Endpoint, hostname: str) -> bool:

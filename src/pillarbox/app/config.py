@@ -19,7 +19,7 @@ from pillarbox.app.config_values import Endpoint, IpNetwork, Kind
 from pillarbox.core.address import AddressError, Domain
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import NextHop, Route, TlsPolicy
-from pillarbox.engine.service import COMMANDS, Access, AuthOffer
+from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
 from pillarbox.smtp.states import Verb
 
 T = TypeVar("T")
@@ -63,6 +63,8 @@ def _one(key: str, kind: Kind[T], default: object, doc: str) -> T:
     known = {DOCUMENTED: Setting(key, kind, doc, default)}
     if default is REQUIRED:
         return field(metadata=known)  # type: ignore[no-any-return]
+    if default is None:
+        return field(default=None, metadata=known)  # type: ignore[return-value]
     return field(default=kind.read(default), metadata=known)
 
 
@@ -102,10 +104,6 @@ class Compat(Enum):
 _LATER_SERVICES = {
     "submission": "message submission",
     "lmtp": "the LMTP service",
-}
-_LATER_TLS = {
-    "required": "TLS to the next hop",
-    "verified": "TLS to the next hop",
 }
 
 
@@ -166,6 +164,13 @@ class ListenerConfig:
         "mx",
         "What it is for. `mx` takes mail for local domains from anyone, and for others from `relay.networks` and from "
         "those who have authenticated. `odmr` is on-demand mail relay: ATRN and nothing else, usually on port 366.",
+    )
+    tls: TlsMode = _one(
+        "tls",
+        kinds.choice(TlsMode),
+        "off",
+        "`starttls`: the client may begin TLS by STARTTLS. `implicit`: the handshake comes first, usually on port 465. "
+        "Without a `[[tls]]` a self-signed certificate is made.",
     )
     auth: AuthOffer = _one(
         "auth",
@@ -233,13 +238,33 @@ class RouteConfig:
     )
     tls: TlsPolicy = _one(
         "tls",
-        kinds.choice(TlsPolicy, later=_LATER_TLS),
+        kinds.choice(TlsPolicy),
         "opportunistic",
-        "How the connection to the next hop is protected. This version sends in plain text with either value.",
+        "How the connection to the next hop is protected. `opportunistic`: by TLS where it is offered, whatever the "
+        "certificate. `required`: by TLS, whatever the certificate, or not at all. `verified`: the certificate must be "
+        "good for the host, too. `off`: never.",
+    )
+    credentials: Path | None = _one(
+        "credentials",
+        kinds.path(),
+        None,
+        "A file with the user and, on the second line, the password for AUTH at the next hop. They are sent under TLS "
+        "and to this machine only.",
     )
 
     def route(self) -> Route:
-        return Route(match=self.match, next_hop=self.next_hop, tls=self.tls, credentials=None)
+        credentials = None if self.credentials is None else str(self.credentials)
+        return Route(match=self.match, next_hop=self.next_hop, tls=self.tls, credentials=credentials)
+
+
+@dataclass(frozen=True)
+class TlsConfig:
+    """A certificate."""
+
+    certificate: Path = _one(
+        "certificate", kinds.path(), REQUIRED, "The certificate with its chain, as PEM; read again when it changes."
+    )
+    key: Path = _one("key", kinds.path(), REQUIRED, "Its private key, as PEM, without a passphrase.")
 
 
 @dataclass(frozen=True)
@@ -397,6 +422,13 @@ class Config:
         (ListenerConfig(),),
         "One for each socket that takes mail. With none, there is one with the defaults below.",
     )
+    tls: tuple[TlsConfig, ...] = _tables(
+        "tls",
+        TlsConfig,
+        (),
+        "A certificate for the listeners that have TLS. With several, the host name that a client asks for picks one; "
+        "the first is for all others.",
+    )
     relay: RelayConfig = _table("relay", RelayConfig, "Who may send through this server to anywhere.")
     routes: tuple[RouteConfig, ...] = _tables(
         "route",
@@ -425,9 +457,6 @@ class LaterKey:
 
 
 LATER: dict[str, LaterKey] = {
-    "tls": LaterKey([], "TLS"),
-    "listener.tls": LaterKey("off", "TLS"),
     "listener.proxy_protocol": LaterKey([], "the PROXY protocol"),
-    "route.credentials": LaterKey(REQUIRED, "AUTH at the next hop"),
     "retry.warn": LaterKey("4h", "a warning of delay"),
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pillarbox.app.config import FILE_NAME, LATER, REQUIRED, Config, Section, Setting, documented
+from pillarbox.app.config import FILE_NAME, LATER, REQUIRED, Config, Section, Setting, TlsConfig, documented
 from pillarbox.app.config_locate import KeyPath, line_of, locate
 from pillarbox.app.config_values import Complete, Later, shown
 
@@ -72,8 +72,22 @@ def parse(text: str, path: Path) -> Config:
     reading.check_listeners(tree, config)
     if reading.problems or config is None:
         raise ConfigError(sorted(reading.problems, key=lambda problem: problem.line or 0))
-    data = (path.resolve().parent / config.data).absolute()
-    return replace(config, data=data, hostname_configured="hostname" in tree, source=path.absolute())
+    return replace(
+        _placed(config, path.resolve().parent), hostname_configured="hostname" in tree, source=path.absolute()
+    )
+
+
+def _placed(config: Config, folder: Path) -> Config:
+    """Every path of the file starts at its folder."""
+    return replace(
+        config,
+        data=(folder / config.data).absolute(),
+        tls=tuple(TlsConfig((folder / each.certificate), (folder / each.key)) for each in config.tls),
+        routes=tuple(
+            route if route.credentials is None else replace(route, credentials=folder / route.credentials)
+            for route in config.routes
+        ),
+    )
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, path: Path) -> Problem:

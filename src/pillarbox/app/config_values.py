@@ -204,7 +204,7 @@ def next_hop() -> Kind[NextHop]:
             raise Complete(str(error)) from error
 
     words = ("mx", "maildir", "discard", "turn")
-    return Kind('"mx", "smtp://HOST", "smtp://HOST:PORT", "maildir", "discard", "turn"', read, words)
+    return Kind('"mx", "smtp://HOST:PORT", "smtps://HOST:PORT", "maildir", "discard", "turn"', read, words)
 
 
 # --- the network

@@ -23,6 +23,7 @@ import uvloop
 from pillarbox.adapters.directory_sqlite import DirectoryError
 from pillarbox.adapters.spool_reader import SqliteSpoolReader
 from pillarbox.adapters.spool_schema import SpoolVersion
+from pillarbox.adapters.tls import CertificateError
 from pillarbox.app import log as logs
 from pillarbox.app.admin import Admin
 from pillarbox.app.config import Config
@@ -31,6 +32,7 @@ from pillarbox.app.control import ControlServer
 from pillarbox.app.datadir import DataDir, DataDirError, DataLock
 from pillarbox.app.house import Data, House, PortInUse, bind_all
 from pillarbox.app.queue_control import DataControl
+from pillarbox.app.secrets import SecretError
 from pillarbox.app.verbs import perform
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,17 @@ log = logging.getLogger(__name__)
 LOCK_PATIENCE = 5.0  # seconds that a start waits for a verb of the command line that works on the data
 SWITCH_INTERVAL = 0.0005  # seconds; with the default of 5 ms the writer thread waits too long for the interpreter
 YOUNG_OBJECTS = 50_000  # allocations between collections: sessions and messages are many, cycles among them rare
-CANT_START = (ConfigError, DataDirError, DirectoryError, SpoolVersion, PortInUse, apsw.Error, OSError)
+CANT_START = (
+    ConfigError,
+    CertificateError,
+    SecretError,
+    DataDirError,
+    DirectoryError,
+    SpoolVersion,
+    PortInUse,
+    apsw.Error,
+    OSError,
+)
 
 
 def serve(config_path: Path | None) -> int:
@@ -58,7 +70,13 @@ def serve(config_path: Path | None) -> int:
     return 0
 
 
+def _unraisable(fault: Any) -> None:
+    """An exception that Python can't raise, such as one in a callback of OpenSSL's: a line, not a screen."""
+    log.error("%s: %s: %r", fault.err_msg or "ignored", fault.object, fault.exc_value)
+
+
 def _tune() -> None:
+    sys.unraisablehook = _unraisable
     sys.setswitchinterval(SWITCH_INTERVAL)
     apsw.shutdown()  # the next line is only possible before SQLite is in use
     apsw.config(
@@ -119,11 +137,12 @@ class _Daemon:
             if config.data != self._config.data:
                 raise DataDirError(f"data can't be changed in a running server (from {self._config.data})")
             sockets = bind_all(config.listeners, set(house.listeners))
+            lines = await house.reload(config, sockets)
         except CANT_START as error:
             log.error("reload: the old configuration stays: %s", error)
             return
         self._config = config
-        for line in await house.reload(config, sockets):
+        for line in lines:
             _say(line)
         log.info("reload: done")
 

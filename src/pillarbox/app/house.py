@@ -10,6 +10,8 @@ import asyncio
 import logging
 import random
 import socket
+import ssl
+from functools import cache
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.adapters.dns import DnsResolver
@@ -20,12 +22,14 @@ from pillarbox.adapters.passwords import Argon2Accounts
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.adapters.system import SystemClock
 from pillarbox.adapters.terminals import Terminals
+from pillarbox.adapters.tls import CertificateFiles, ServerCertificates, client_context
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Compat, Config, ListenerConfig
 from pillarbox.app.config import Service as ListenerService
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
+from pillarbox.app.secrets import read_credentials
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
 from pillarbox.engine.answers import Answers
@@ -34,12 +38,13 @@ from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
-from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, Turn
-from pillarbox.engine.service import AuthOffer, Service
+from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, TlsPolicy, Turn
+from pillarbox.engine.service import AuthOffer, Service, TlsMode
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
+from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +95,8 @@ class House:
                 hostname=self.config.hostname,
             ),
         )
+        self._certificates = self._load_certificates()
+        self._credentials = self._read_credentials()
         self.ways = self._make_ways()
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
@@ -121,7 +128,28 @@ class House:
             spool=data.spool,
             hostname=self.config.hostname,
             shuffle=random.shuffle,
+            tls=_client_context,
         )
+
+    def _load_certificates(self) -> ServerCertificates | None:
+        """None where no listener has TLS. Raises CertificateError."""
+        if all(listener.tls is TlsMode.OFF for listener in self.config.listeners):
+            return None
+        return ServerCertificates(
+            [CertificateFiles(each.certificate, each.key) for each in self.config.tls],
+            keys=self.data.folder.root / "keys",
+            hostname=self.config.hostname,
+            monotonic=self.data.clock.monotonic,
+        )
+
+    def _read_credentials(self) -> dict[str, Credentials]:
+        """By file. Raises SecretError."""
+        files = {route.credentials for route in self.config.routes if route.credentials is not None}
+        return {str(file): read_credentials(file) for file in files}
+
+    def _server_context(self) -> ssl.SSLContext:
+        assert self._certificates is not None
+        return self._certificates.context()
 
     def _login(self, name: str) -> Mailbox | None:
         user = self.data.directory.login(name)
@@ -148,7 +176,9 @@ class House:
             case Turn():
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS)
             case (Mx() | SmartHost()) as next_hop:
-                return Lane(SmtpMailer(next_hop, self.ways), self.config.limits.connections_per_next_hop)
+                credentials = None if route.credentials is None else self._credentials[route.credentials]
+                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials)
+                return Lane(smtp, self.config.limits.connections_per_next_hop)
 
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
@@ -163,6 +193,7 @@ class House:
             transactions=config.limits.transactions,
             probes=config.limits.probes,
             commands=listener.commands.by_verb(),
+            tls=listener.tls,
             auth=listener.auth,
             accepts_mail=listener.accepts_mail,
             odmr=listener.service is ListenerService.ODMR,
@@ -202,7 +233,7 @@ class House:
             accept=self.queue.accept,
             answers=self.answers,
             hand_over=self._hand_overs.take,
-            clock=data.clock,
+            tls=self._server_context,
             census=self._census,
         )
 
@@ -218,7 +249,14 @@ class House:
 
     async def reload(self, config: Config, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
         """Work by another configuration from now on; connections go on by the one they began with."""
+        before = self.config, self._certificates, self._credentials
         self.config = config
+        try:
+            self._certificates = self._load_certificates() or self._certificates  # open connections may need them yet
+            self._credentials = self._read_credentials()
+        except BaseException:
+            self.config, self._certificates, self._credentials = before
+            raise
         self.data.config = config
         self.ways = self._make_ways()
         self.answers.resolver = self.ways.resolver
@@ -226,6 +264,7 @@ class House:
         self._terminal_rate = Rate(config.limits.terminal_messages)
         self.queue.router = _router(config, self.data)
         self.queue.retry = config.retry.policy()
+        self.queue.renew_lanes()
         wanted = {key(listener): listener for listener in config.listeners}
         for gone in [old for old in self.listeners if old not in wanted]:
             draining = asyncio.create_task(self.listeners.pop(gone).drain(config.limits.drain))
@@ -276,6 +315,11 @@ def key(listener: ListenerConfig) -> ListenerKey:
 
 def _router(config: Config, data: Data) -> Router:
     return Router([route.route() for route in config.routes], data.directory)
+
+
+@cache
+def _client_context(policy: TlsPolicy) -> ssl.SSLContext:
+    return client_context(verify=policy is TlsPolicy.VERIFIED)
 
 
 def _printed(bound: socket.socket) -> str:

@@ -196,6 +196,11 @@ TOO_MANY_SHOWN = _reply(451, "4.7.1", "Too many messages to terminals from you, 
 SHOWN = _reply(250, "2.0.0", "Shown on the terminal")
 NOT_SHOWN = _reply(450, "4.2.1", "Terminal gone or busy, not shown")
 
+# --- STARTTLS (RFC 3207)
+
+START_TLS = _reply(220, "2.0.0", "Ready to start TLS")
+TLS_ACTIVE = _reply(503, "5.5.1", "TLS is active already")
+
 # --- AUTH (RFC 4954)
 
 AUTHENTICATED = _reply(235, "2.7.0", "Authentication succeeded")

@@ -26,6 +26,7 @@ _CLOSED_BOOK = "RFC 5321 section 7.3"
 _ROLES = "RFC 821 section 3.8"
 _AUTH = "RFC 4954 section 4"
 _AUTH_CODES = "RFC 4954 section 6"
+_TLS = "RFC 3207 section 4"
 _ETRN = "RFC 1985 section 5.1"
 _ATRN = "RFC 2645 section 5.2.1"
 
@@ -257,7 +258,22 @@ PAGES: tuple[Page, ...] = (
             530: NOT_ENTITLED,
         },
     ),
-    _not_built("STARTTLS", "STARTTLS", "Would begin TLS.", "RFC 3207 section 4"),
+    Page(
+        "STARTTLS",
+        "STARTTLS",
+        "Begins TLS on the connection; the client says EHLO again behind the handshake.",
+        "RFC 3207 section 4",
+        {},
+        {
+            220: Case("2.0.0", "The handshake may begin; octets behind the command close the connection.", _TLS),
+            421: CLOSING,
+            500: TOO_LONG,
+            501: ARGUMENT,
+            502: Case("5.5.1", "The listener does not offer it: its tls is off or implicit.", _TLS),
+            503: Case("5.5.1", "EHLO has not been said, a mail transaction is open, or TLS is active already.", ORDER),
+            521: NO_MAIL,
+        },
+    ),
     _not_built("BDAT", "BDAT size [LAST]", "Would send a piece of a message.", "RFC 3030 section 2"),
     Page(
         "unknown",

@@ -56,6 +56,7 @@ class Lane:
     limit: int
     ready: deque[Job] = field(default_factory=deque)
     active: int = 0
+    stale: bool = False  # made by a configuration of before: closed as soon as it has nothing to do
 
 
 @dataclass(slots=True)
@@ -257,6 +258,17 @@ class Queue:
         lane = self._lanes[name] = self._open_lane(name, route)
         return lane
 
+    def renew_lanes(self) -> None:
+        """Let every lane be opened anew, by the present configuration, for the job after those it has."""
+        for name, lane in list(self._lanes.items()):
+            lane.stale = True
+            self._close_if_stale(name, lane)
+
+    def _close_if_stale(self, name: str, lane: Lane) -> None:
+        if lane.stale and not lane.ready and not lane.active:
+            del self._lanes[name]
+            self._task(lane.mailer.close(0))
+
     def _put_back(self, message: Message, rows: list[Row], waiting: int) -> None:
         """No room in memory: the disk keeps it, due at once."""
         if self._closing:
@@ -281,6 +293,8 @@ class Queue:
         if report.outcomes:
             self._settle(job, report)
         self._pump(lane)
+        if lane.stale:
+            self._close_if_stale(job.lane, lane)
 
     # --- out
 

@@ -51,6 +51,7 @@ class SmartHost:
 
     host: str
     port: int = SMTP_PORT
+    implicit_tls: bool = False  # smtps: the handshake comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,10 @@ class Turn:
 NextHop = Mx | SmartHost | MaildirHop | Discard | Turn
 
 _WORDS: dict[str, NextHop] = {"mx": Mx(), "maildir": MaildirHop(), "discard": Discard(), "turn": Turn()}
-_SMTP_URL = re.compile(r"smtp://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
-_NOT_BUILT = re.compile(r"smtps://.*|lmtp://.*|lmtp:unix:.*|hold")
-_ALLOWED = "mx, smtp://HOST, smtp://HOST:PORT, maildir, discard, turn"
+SMTPS_PORT = 465
+_SMTP_URL = re.compile(r"(smtps?)://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
+_NOT_BUILT = re.compile(r"lmtp://.*|lmtp:unix:.*|hold")
+_ALLOWED = "mx, smtp://HOST, smtp://HOST:PORT, smtps://HOST, smtps://HOST:PORT, maildir, discard, turn"
 
 
 def parse_next_hop(source: str) -> NextHop:
@@ -84,11 +86,12 @@ def parse_next_hop(source: str) -> NextHop:
         raise ValueError(f"next hop {source!r} is not built yet; allowed are {_ALLOWED}")
     if not (match := _SMTP_URL.fullmatch(source)):
         raise ValueError(f"next hop {source!r} is none of {_ALLOWED}")
-    port = int(match[3] or SMTP_PORT)
+    implicit = match[1] == "smtps"
+    port = int(match[4] or (SMTPS_PORT if implicit else SMTP_PORT))
     if not 1 <= port <= 65535:
         raise ValueError(f"next hop {source!r} has no port between 1 and 65535")
     try:
-        return SmartHost(_host_text(match[1] or match[2], bracketed=match[1] is not None), port)
+        return SmartHost(_host_text(match[2] or match[3], bracketed=match[2] is not None), port, implicit)
     except ValueError as error:
         raise ValueError(f"next hop {source!r} has no valid host ({error}); allowed are {_ALLOWED}") from error
 
@@ -209,7 +212,8 @@ def _lane(route: Route, domain: Host) -> str:
     if isinstance(hop, Mx):
         lane = f"mx:{domain}" if hop.port == SMTP_PORT else f"mx:{domain}:{hop.port}"
     else:
-        lane = f"smtp:[{hop.host}]:{hop.port}" if ":" in hop.host else f"smtp:{hop.host}:{hop.port}"
+        scheme = "smtps" if hop.implicit_tls else "smtp"
+        lane = f"{scheme}:[{hop.host}]:{hop.port}" if ":" in hop.host else f"{scheme}:{hop.host}:{hop.port}"
     if route.tls is not TlsPolicy.OPPORTUNISTIC:
         lane += f";tls={route.tls.value}"
     return lane if route.credentials is None else f"{lane};auth={route.credentials}"

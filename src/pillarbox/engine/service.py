@@ -42,6 +42,14 @@ class AuthOffer(Enum):
     CLEAR = "clear"  # always
 
 
+class TlsMode(Enum):
+    """How a listener is protected; the value is the word in the configuration."""
+
+    OFF = "off"
+    STARTTLS = "starttls"
+    IMPLICIT = "implicit"
+
+
 COMMANDS: Mapping[Verb, Access] = {
     Verb.VRFY: Access.AUTH,
     Verb.EXPN: Access.AUTH,
@@ -54,7 +62,9 @@ COMMANDS: Mapping[Verb, Access] = {
     Verb.ETRN: Access.OFF,
 }
 TO_TERMINALS = (Verb.SEND, Verb.SOML, Verb.SAML)
-_ODMR_ONLY = frozenset((Verb.EHLO, Verb.HELO, Verb.AUTH, Verb.ATRN, Verb.NOOP, Verb.RSET, Verb.QUIT))  # RFC 2645 §5
+_ODMR_ONLY = frozenset(
+    (Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH, Verb.ATRN, Verb.NOOP, Verb.RSET, Verb.QUIT)
+)  # RFC 2645 §5
 _KEYWORDS = (Verb.EXPN, Verb.HELP, Verb.SEND, Verb.SOML, Verb.SAML, Verb.TURN, Verb.ATRN, Verb.ETRN)
 
 
@@ -78,13 +88,14 @@ class Service:
     probes: int  # a session, of clients who may not ask
     spool_fault: Callable[[int], SpoolError | None]  # why a message of so many octets can't be stored now
     commands: Mapping[Verb, Access] = field(default_factory=lambda: COMMANDS)
+    tls: TlsMode = TlsMode.OFF
     auth: AuthOffer = AuthOffer.TLS
     accepts_mail: bool = True
     odmr: bool = False  # on-demand mail relay and nothing else
     classic: bool = False  # gives the odd pairs of the classical table, too
     checks_sender_domain: bool = False
     offer: Offer = field(init=False, repr=False, compare=False)
-    _ehlo: tuple[Reply, Reply] = field(init=False, repr=False, compare=False)  # without AUTH and with it
+    _ehlo: Mapping[tuple[bool, bool], Reply] = field(init=False, repr=False, compare=False)  # by STARTTLS and AUTH
 
     def __post_init__(self) -> None:
         withheld = {verb for verb, access in self.commands.items() if access is Access.OFF}
@@ -92,10 +103,16 @@ class Service:
             withheld = set(Verb) - _ODMR_ONLY
         if self.auth is AuthOffer.OFF:
             withheld.add(Verb.AUTH)
+        if self.tls is not TlsMode.STARTTLS:
+            withheld.add(Verb.STARTTLS)
         object.__setattr__(self, "offer", Offer(frozenset(withheld)))
-        keywords = self._keywords()
-        with_auth = (*keywords, f"AUTH {' '.join(MECHANISMS)}")
-        object.__setattr__(self, "_ehlo", tuple(r.ehlo(str(self.hostname), each) for each in (keywords, with_auth)))
+        keywords, auth = self._keywords(), (f"AUTH {' '.join(MECHANISMS)}",)
+        replies = {
+            (starttls, auths): r.ehlo(str(self.hostname), keywords + ("STARTTLS",) * starttls + auth * auths)
+            for starttls in (False, True)
+            for auths in (False, True)
+        }
+        object.__setattr__(self, "_ehlo", replies)
 
     def _keywords(self) -> tuple[str, ...]:
         """Only what is not answered 500 or 502 later (RFC 5321 §4.1.1.1)."""
@@ -109,7 +126,8 @@ class Service:
         return r.greeting(name) if self.accepts_mail else r.no_mail_greeting(name)
 
     def ehlo(self, client: Client) -> Reply:
-        return self._ehlo[client.may_authenticate]
+        starttls = self.tls is TlsMode.STARTTLS and not client.secure
+        return self._ehlo[starttls, client.may_authenticate]
 
     def access(self, verb: Verb) -> Access:
         return Access.AUTH if self.odmr else self.commands[verb]
@@ -131,7 +149,7 @@ def _is_loopback(peer: str) -> bool:
 class Client:
     """Who is at the other end, and what they may do."""
 
-    __slots__ = ("_service", "errors", "here", "peer", "probes", "trusted", "user")
+    __slots__ = ("_service", "errors", "here", "peer", "probes", "secure", "trusted", "user")
 
     def __init__(self, service: Service, peer: str, here: Callable[[], str] = str) -> None:
         """`peer`: IP address; `here` tells ours on this connection."""
@@ -140,6 +158,7 @@ class Client:
         self.here = here
         self.trusted = bool(service.relay_networks) and _is_within(peer, service.relay_networks)
         self.user: User | None = None  # once authenticated
+        self.secure = False  # TLS protects the connection
         self.errors = 0  # refused commands so far
         self.probes = 0  # addresses asked for so far
 
@@ -156,7 +175,7 @@ class Client:
             case AuthOffer.CLEAR:
                 return True
             case AuthOffer.TLS:
-                return _is_loopback(self.peer)
+                return self.secure or _is_loopback(self.peer)
 
     @property
     def name(self) -> str:

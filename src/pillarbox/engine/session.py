@@ -37,6 +37,7 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    StartTls,
     Turn,
     Verify,
 )
@@ -45,7 +46,17 @@ from pillarbox.smtp.events import (
 class Session:
     """From the greeting to the close of one connection, or to the swap of its roles."""
 
-    __slots__ = ("_asked", "_client", "_ending", "_hop", "_reception", "_service", "_then", "_transactions", "swap")
+    __slots__ = (
+        "_asked",
+        "_client",
+        "_ending",
+        "_hop",
+        "_reception",
+        "_service",
+        "_then",
+        "_transactions",
+        "swap",
+    )
 
     def __init__(self, service: Service, peer: str, here: Callable[[], str] = str) -> None:
         """`peer`: the client's IP address; `here` tells the one that it has reached."""
@@ -93,6 +104,12 @@ class Session:
     def user(self) -> str:
         """Who has authenticated, "" for nobody."""
         return "" if self._client.user is None else str(self._client.user.mailbox)
+
+    def secured(self) -> None:
+        """TLS protects the connection from now on: what was said before counts no more (RFC 3207 §4.2)."""
+        self._client.secure = True
+        self._client.user = None
+        self._hop = self._hop._replace(helo="", protocol="SMTP")
 
     # --- the session itself
 
@@ -144,7 +161,10 @@ class Session:
 
     def _begin(self, event: MailFrom) -> Reply:
         self._transactions += 1
-        hop = self._hop if self._client.user is None else self._hop._replace(protocol="ESMTPA")  # RFC 3848
+        client, hop = self._client, self._hop
+        if client.secure or client.user is not None:  # RFC 3848
+            known = "S" * client.secure + "A" * (client.user is not None)
+            hop = hop._replace(protocol=f"ESMTP{known}")
         self._reception = Reception(self._service, self._client, hop, event)
         return r.SENDER_OK
 
@@ -193,6 +213,12 @@ class Session:
     def _auth_response(self, event: AuthResponse) -> Step:
         return login.respond(self._client, event)
 
+    def _starttls(self, event: StartTls) -> Step:
+        """RFC 3207 §4."""
+        if self._client.secure:
+            return r.TLS_ACTIVE
+        return r.START_TLS
+
     def _turn(self, event: Turn) -> Step:
         return turning.turn(self._client, event, self._swap)
 
@@ -220,6 +246,7 @@ _HANDLERS: Mapping[type, Callable[[Session, Any], Step]] = {
     Expand: Session._expand,
     Authenticate: Session._authenticate,
     AuthResponse: Session._auth_response,
+    StartTls: Session._starttls,
     Turn: Session._turn,
     Atrn: Session._atrn,
     Etrn: Session._etrn,

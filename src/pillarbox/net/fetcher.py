@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import cast
 
 from pillarbox.core.address import Domain
 from pillarbox.engine.ports import Network
+from pillarbox.engine.routing import TlsPolicy
 from pillarbox.net.sender import Deadlines
+from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
 from pillarbox.smtp.sasl import Credentials
@@ -70,6 +74,33 @@ class _Talk(asyncio.Protocol):
             raise found
         return found
 
+    async def secure(self, context: ssl.SSLContext, host: str, seconds: float) -> None:
+        """Put TLS between the transport and us. Raises FetchError."""
+        assert self.transport is not None
+        shaken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def settle(fault: str = "") -> None:
+            if not shaken.done():
+                shaken.set_result(fault)
+
+        layer = TlsLayer(context, server_side=False, server_hostname=host)
+        secured = Secured(self.transport, self, layer, ready=settle, failed=settle)
+        self.transport = secured
+        secured.begin()
+        try:
+            async with asyncio.timeout(seconds):
+                fault = await shaken
+        except TimeoutError as error:
+            raise FetchError(f"no TLS handshake within {seconds:g} s") from error
+        if fault:
+            raise FetchError(fault)
+
+    @property
+    def is_loopback(self) -> bool:
+        assert self.transport is not None
+        peername = self.transport.get_extra_info("peername")
+        return isinstance(peername, tuple) and ip_address(peername[0].partition("%")[0]).is_loopback
+
     async def ask(self, octets: bytes, seconds: float) -> ReplyReceived:
         assert self.transport is not None
         self.transport.write(octets)
@@ -79,8 +110,16 @@ class _Talk(asyncio.Protocol):
 class Fetcher:
     """Who asks, and how long is waited for."""
 
-    def __init__(self, network: Network, *, hostname: Domain, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        hostname: Domain,
+        deadlines: Deadlines,
+        tls: Callable[[TlsPolicy], ssl.SSLContext] | None = None,
+    ) -> None:
         self._network = network
+        self._tls = tls
         self._hostname = hostname
         self._deadlines = deadlines
 
@@ -88,14 +127,15 @@ class Fetcher:
         """Ask the host at the first of the addresses that answers; gives its last reply. `adopt` gets the connection
         when the roles have changed. Raises FetchError."""
         talk = await self._connected(errand, addresses)
-        transport = talk.transport
-        assert transport is not None
         try:
             await self._open(talk, errand)
             reply = await self._command(talk, errand)
         except BaseException:
-            transport.close()
+            if talk.transport is not None:
+                talk.transport.close()
             raise
+        transport = talk.transport
+        assert transport is not None
         if talk.client.state is ClientState.SWAPPED:
             adopt(transport)
         else:
@@ -124,11 +164,25 @@ class Fetcher:
         seconds = self._deadlines.command
         _need(await talk.reply(self._deadlines.greeting))
         _need(await talk.ask(talk.client.send(Verb.EHLO, str(self._hostname)), seconds))
+        if self._tls is not None and "STARTTLS" in talk.client.capabilities:
+            await self._secure(talk, errand, self._tls)
+        elif errand.credentials is not None and not talk.is_loopback:
+            raise FetchError("the password would cross the network in clear: the host offers no TLS")
         if errand.credentials is None:
             return
         if "PLAIN" not in talk.client.capabilities.get("AUTH", "").upper().split():
             raise FetchError("the host doesn't offer AUTH PLAIN")
         _need(await talk.ask(talk.client.auth_plain(errand.credentials), seconds))
+
+    async def _secure(self, talk: _Talk, errand: Errand, tls: Callable[[TlsPolicy], ssl.SSLContext]) -> None:
+        """STARTTLS; a password that leaves this machine goes only to whom a certificate vouches for."""
+        seconds = self._deadlines.command
+        _need(await talk.ask(talk.client.send(Verb.STARTTLS), seconds))
+        if not talk.client.quiet:
+            raise FetchError("the host sent octets behind its reply to STARTTLS")
+        anybody = errand.credentials is None or talk.is_loopback
+        await talk.secure(tls(TlsPolicy.REQUIRED if anybody else TlsPolicy.VERIFIED), errand.host, seconds)
+        _need(await talk.ask(talk.client.send(Verb.EHLO, str(self._hostname)), seconds))
 
     async def _command(self, talk: _Talk, errand: Errand) -> str:
         seconds = self._deadlines.command

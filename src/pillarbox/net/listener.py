@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
 from pillarbox.engine.answers import Answers
 from pillarbox.engine.mail import Message
-from pillarbox.engine.ports import Clock, Spool, SpoolCallback, Timer
+from pillarbox.engine.ports import Spool, SpoolCallback, Timer
 from pillarbox.engine.questions import Accept, Drop, Question, Spill
-from pillarbox.engine.service import Service
+from pillarbox.engine.service import Service, TlsMode
 from pillarbox.engine.session import Session
+from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.events import Wait
 from pillarbox.smtp.server import ServerConnection
 from pillarbox.smtp.states import ServerState
@@ -35,7 +37,7 @@ BACKLOG = 4096  # connections the kernel holds until we take them
 INPUT_HELD = 64 * 1024  # octets that may wait while a question is open, before we stop reading
 OUTPUT_HELD = 64 * 1024  # octets of replies a client may leave unread, before we stop answering
 REPLIES_AT_ONCE = 100  # to pipelined commands, in one write
-_CLOSED, _SWAPPED = ServerState.CLOSED, ServerState.SWAPPED
+_TURNING_POINTS = frozenset((ServerState.CLOSED, ServerState.SWAPPED, ServerState.TLS))
 LINGER = 2.0  # seconds that a closed connection is read from, so that the last reply arrives
 
 
@@ -90,16 +92,17 @@ class Listener:
         accept: Callable[[Message, SpoolCallback], None],
         answers: Answers,
         hand_over: HandOver,
-        clock: Clock,
+        tls: Callable[[], ssl.SSLContext],
         census: Census,
     ) -> None:
         self.service = service  # of the connections that come from now on
         self.answers = answers
         self.hand_over = hand_over
+        self.tls = tls  # the context for a new connection
         self.bounds = bounds
         self.spool = spool
         self.accept = accept
-        self.clock = clock
+        self.clock = service.clock
         self.connections: set[Connection] = set()
         self.census = census
         self._server: asyncio.Server | None = None
@@ -126,13 +129,13 @@ class Listener:
         """Until an adopted connection has ended."""
         await self._emptied.wait()
 
-    def admit(self, connection: Connection) -> Reply:
-        """Count the connection in; the greeting, or the refusal."""
+    def admit(self, connection: Connection) -> Reply | None:
+        """Count the connection in; the refusal, if any."""
         self.connections.add(connection)
         self.census.enter(connection.peer)
         if self.closing:
             return r.CONNECT_CLOSING
-        return self.service.greeting if self.census.within(self.bounds, connection.peer) else r.CONNECT_TOO_MANY
+        return None if self.census.within(self.bounds, connection.peer) else r.CONNECT_TOO_MANY
 
     def dismiss(self, connection: Connection) -> None:
         self.census.leave(connection.peer)
@@ -184,6 +187,7 @@ class Connection(asyncio.Protocol):
         "_monotonic",
         "_output_full",
         "_reading",
+        "_refusal",
         "_session",
         "_smtp",
         "_task",
@@ -213,10 +217,40 @@ class Connection(asyncio.Protocol):
         self._born = self._last_octet = self._monotonic()
         self._smtp = ServerConnection(listener.service.hostname, listener.service.offer)
         self._session = Session(listener.service, self.peer, self._here)
-        reply = listener.admit(self)
+        if self._under_tls:  # it was adopted with its layer
+            self._session.secured()
+        self._refusal = listener.admit(self)
+        if listener.service.tls is TlsMode.IMPLICIT:
+            self._secure()
+        else:
+            self._greet()
+
+    def _greet(self) -> None:
+        reply = self._refusal or self._listener.service.greeting
         self._transport.write(self._smtp.send(reply))
         if reply.closes:
             self._close(at_once=False)
+
+    def _secure(self) -> None:
+        """Put TLS between the transport and us; the handshake is the client's to begin."""
+        layer = TlsLayer(self._listener.tls(), server_side=True)
+        self._transport = Secured(self._transport, self, layer, ready=self._secured, failed=self._insecure)
+
+    def _secured(self) -> None:
+        if self._deadline:
+            return  # lingering
+        self._session.secured()
+        if self._smtp.state is ServerState.CONNECT:
+            self._greet()
+        else:
+            self._smtp.secured()
+
+    @property
+    def _under_tls(self) -> bool:
+        return isinstance(self._transport, Secured)
+
+    def _insecure(self, reason: str) -> None:
+        log.info("TLS with %s failed: %s", self.peer, reason)
 
     def _here(self) -> str:
         """The IP address that the client has reached."""
@@ -282,7 +316,7 @@ class Connection(asyncio.Protocol):
             out.append(self._bug())
         if out:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if smtp.state is _CLOSED or smtp.state is _SWAPPED or smtp.unlisted is not None:
+        if smtp.state in _TURNING_POINTS or smtp.unlisted is not None:
             self._after_replies(answer)
         elif not self._asking and not self._output_full and (self._eof or not self._reading or self._listener.closing):
             self._pumped()
@@ -294,9 +328,20 @@ class Connection(asyncio.Protocol):
             log.error("defect: a reply that the reply table does not know: %s", smtp.unlisted)
             smtp.unlisted = None
         if smtp.state is ServerState.CLOSED:
-            self._close(at_once=answer is r.BYE and smtp.input.empty)
+            self._close(at_once=answer is r.BYE and smtp.input.empty and not self._under_tls)
         elif smtp.state is ServerState.SWAPPED:
             self._swap()
+        elif smtp.state is ServerState.TLS:
+            self._start_tls()
+
+    def _start_tls(self) -> None:
+        """RFC 3207 §4.2: nothing that came in clear may be taken for what TLS protects."""
+        if not self._under_tls:
+            if self._eof or not self._smtp.input.empty:
+                self._transport.close()
+                return
+            self._secure()
+        self._resume()  # the reply may have filled the output, and been read by now
 
     def _pumped(self) -> None:
         """All input is used up, and something is to be done about it."""
@@ -305,9 +350,8 @@ class Connection(asyncio.Protocol):
             return
         if self._listener.closing:
             self.drain()
-        if not self._reading and not self._deadline:
-            self._reading = True
-            self._transport.resume_reading()
+        if not self._deadline:
+            self._resume()
 
     def _bug(self) -> bytes:
         log.exception("bug in a session with %s (user %s)", self.peer, self._session.user or "unknown")
@@ -369,8 +413,7 @@ class Connection(asyncio.Protocol):
         if self._eof or not self._smtp.input.empty:
             self._transport.abort()
             return
-        if not self._reading:
-            self._transport.resume_reading()
+        self._resume()
         listener.forget(self)
         listener.hand_over(
             self._transport,
@@ -383,6 +426,11 @@ class Connection(asyncio.Protocol):
         if self._reading:
             self._reading = False
             self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
 
     # --- deadlines and the end
 
@@ -421,14 +469,13 @@ class Connection(asyncio.Protocol):
         self._close(at_once=False)
 
     def _close(self, *, at_once: bool) -> None:
-        """Close behind the last reply. With input unread, close() would reset the connection and lose that reply."""
+        """Close behind the last reply. With input unread, close() would reset the connection and lose that reply; so
+        would a farewell of TLS that comes behind it."""
         self._deadline = self._monotonic() + LINGER
         if at_once or self._eof:
             self._transport.close()
             return
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
+        self._resume()
         try:
             self._transport.write_eof()
         except OSError:  # it has just gone

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +17,9 @@ from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
 from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
-from pillarbox.engine.routing import AskAddresses, AskMx, Exhausted, Mx, MxWalk, Shuffle, SmartHost, Try
-from pillarbox.net.sender import Deadlines, Outgoing, Unusable
+from pillarbox.engine.routing import AskAddresses, AskMx, Exhausted, Mx, MxWalk, Shuffle, SmartHost, TlsPolicy, Try
+from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
+from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +41,24 @@ class Ways:
     hostname: Domain
     shuffle: Shuffle
     deadlines: Deadlines = field(default_factory=Deadlines)
+    tls: Callable[[TlsPolicy], ssl.SSLContext] | None = None  # for connections to next hops
 
 
 class SmtpMailer:
     """The queue bounds how many jobs are in flight, and so how many connections there are."""
 
-    def __init__(self, next_hop: Mx | SmartHost, ways: Ways) -> None:
+    def __init__(
+        self,
+        next_hop: Mx | SmartHost,
+        ways: Ways,
+        *,
+        tls: TlsPolicy = TlsPolicy.OFF,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._next_hop = next_hop
+        self._implicit = isinstance(next_hop, SmartHost) and next_hop.implicit_tls
+        self._tls = tls
+        self._credentials = credentials
         self._ways = ways
         self._free: list[tuple[float, Outgoing]] = []  # with the moment each became free, the latest last
         self._busy: dict[Outgoing, Done] = {}
@@ -125,9 +138,32 @@ class SmtpMailer:
 
     async def _connect(self, target: Try) -> Outgoing:
         """Raises OSError, Unusable."""
+        try:
+            return await self._connect_with(target, self._protection(self._tls))
+        except Unusable as error:
+            if not error.tls or self._implicit or self._tls is not TlsPolicy.OPPORTUNISTIC:
+                raise
+            log.info("%s: %s; once more in clear", target.host, error)  # RFC 7435 §3: better than no mail at all
+            return await self._connect_with(target, self._protection(TlsPolicy.OFF))
+
+    def _protection(self, policy: TlsPolicy) -> Protection:
+        wanted = self._implicit or policy is not TlsPolicy.OFF
+        make_context = self._ways.tls
+        assert make_context is not None or not wanted
+        context = make_context(self._tls) if wanted and make_context is not None else None
+        return Protection(policy, self._implicit, context, self._credentials)
+
+    async def _connect_with(self, target: Try, protection: Protection) -> Outgoing:
         ways = self._ways
         name = f"{target.host} [{target.ip}]" if target.host != str(target.ip) else f"[{target.ip}]"
-        connection = Outgoing(str(ways.hostname), name, deadlines=ways.deadlines, clock=ways.clock)
+        connection = Outgoing(
+            str(ways.hostname),
+            name,
+            deadlines=ways.deadlines,
+            clock=ways.clock,
+            protection=protection,
+            host=target.host,
+        )
         await ways.network.connect(lambda: connection, str(target.ip), target.port, seconds=ways.deadlines.connect)
         self._opening.add(connection)
         self._watch()

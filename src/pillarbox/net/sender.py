@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import cast
 
 from pillarbox.engine.mail import Job, Message, Report
 from pillarbox.engine.ports import Clock, SpoolError
+from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.transaction import Body, Step, Transaction
+from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
 from pillarbox.smtp.framing import UnsafeOctets
+from pillarbox.smtp.sasl import Credentials
 from pillarbox.smtp.states import ClientState, Verb
 
 log = logging.getLogger(__name__)
@@ -32,10 +37,28 @@ class Deadlines:
     command: float = 300.0
     block: float = 180.0
     end: float = 600.0
+    handshake: float = 30.0  # of TLS; no RFC names one
 
 
 class Unusable(Exception):
-    """The server can't be used now; the text says what it answered."""
+    """The server can't be used now; the text says what it answered. `tls`: only TLS was at fault."""
+
+    def __init__(self, text: str, *, tls: bool = False) -> None:
+        super().__init__(text)
+        self.tls = tls
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What a connection to a next hop must have, and how one logs in there."""
+
+    policy: TlsPolicy = TlsPolicy.OFF
+    implicit: bool = False  # the handshake comes before the greeting
+    context: ssl.SSLContext | None = None  # None only where TLS is off
+    credentials: Credentials | None = None
+
+
+PLAIN = Protection()
 
 
 Done = Callable[["Outgoing", Job, Report | None], None]  # None: a kept connection had gone, nothing was tried
@@ -44,8 +67,22 @@ Done = Callable[["Outgoing", Job, Report | None], None]  # None: a kept connecti
 class Outgoing(asyncio.Protocol):
     """One connection. `opened` ends when jobs may be run, with Unusable when they may not."""
 
-    def __init__(self, hello_name: str, next_hop: str, *, deadlines: Deadlines, clock: Clock) -> None:
+    def __init__(
+        self,
+        hello_name: str,
+        next_hop: str,
+        *,
+        deadlines: Deadlines,
+        clock: Clock,
+        protection: Protection = PLAIN,
+        host: str = "",
+    ) -> None:
+        """`host` is the name by which the server is known, for SNI and its certificate."""
         self.next_hop = next_hop
+        self._protection = protection
+        self._host = host
+        self._secured: Secured | None = None
+        self._tls_fault: str | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.deadline = clock.monotonic() + deadlines.greeting
         self.jobs = 0  # that were carried
@@ -107,12 +144,36 @@ class Outgoing(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Called by the sweep: a deadline that has passed ends the connection."""
         if now >= self.deadline and self._transport is not None:
-            self._break("no answer in time")
+            if self._secured is not None and not self._secured.layer.ready:
+                self._insecure("TLS: no answer in time")
+            else:
+                self._break("no answer in time")
 
     # --- called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._protection.implicit:
+            self._secure()
+
+    def _secure(self) -> None:
+        """Put TLS between the transport and us."""
+        assert self._transport is not None and self._protection.context is not None
+        layer = TlsLayer(self._protection.context, server_side=False, server_hostname=self._host or None)
+        self._transport = self._secured = Secured(
+            self._transport, self, layer, ready=self._ready, failed=self._insecure
+        )
+        self._secured.begin()
+        self._await_until(self._deadlines.handshake)
+
+    def _ready(self) -> None:
+        """The handshake is done."""
+        if not self._protection.implicit:
+            self._write(self._client.send(Verb.EHLO, self._hello_name), self._deadlines.command)
+
+    def _insecure(self, reason: str) -> None:
+        self._tls_fault = reason
+        self._break(reason)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -155,12 +216,61 @@ class Outgoing(asyncio.Protocol):
             self._write(self._client.send(Verb.EHLO, self._hello_name), self._deadlines.command)
         elif reply.verb is Verb.EHLO and reply.klass == 5:
             self._write(self._client.send(Verb.HELO, self._hello_name), self._deadlines.command)
-        elif reply.verb is not Verb.CONNECT and reply.klass == 2:
-            self.deadline = float("inf")
-            if not self.opened.done():
-                self.opened.set_result(None)
-        else:
+        elif reply.verb is Verb.STARTTLS:
+            self._after_starttls(reply)
+        elif reply.verb is Verb.CONNECT or reply.klass != 2:
             self._break(f"{reply}")
+        elif reply.verb is Verb.AUTH:
+            self._opened()
+        else:
+            self._after_hello()
+
+    def _after_hello(self) -> None:
+        """TLS where it is wanted (RFC 3207), then AUTH where we have credentials."""
+        policy = self._protection.policy
+        if self._secured is not None or policy is TlsPolicy.OFF:
+            self._log_in()
+        elif "STARTTLS" in self._client.capabilities:
+            self._write(self._client.send(Verb.STARTTLS), self._deadlines.command)
+        elif policy is TlsPolicy.OPPORTUNISTIC:
+            self._log_in()
+        else:
+            self._break("TLS is required here, and the server does not offer it")
+
+    def _after_starttls(self, reply: ReplyReceived) -> None:
+        if reply.klass != 2:
+            if self._client.state is ClientState.CLOSED:
+                self._break(f"{reply}")
+            elif self._protection.policy is TlsPolicy.OPPORTUNISTIC:
+                self._log_in()
+            else:
+                self._break(f"TLS is required here: {reply}")
+        elif not self._client.quiet:
+            self._break("the server sent octets behind its reply to STARTTLS")
+        else:
+            self._secure()
+
+    def _log_in(self) -> None:
+        """RFC 4954. A password never crosses a network in clear."""
+        credentials = self._protection.credentials
+        if credentials is None:
+            self._opened()
+        elif self._secured is None and not self._is_loopback():
+            self._break("the password would cross the network in clear: the server offers no TLS")
+        elif "PLAIN" not in self._client.capabilities.get("AUTH", "").upper().split():
+            self._break("the server does not offer AUTH PLAIN")
+        else:
+            self._write(self._client.auth_plain(credentials), self._deadlines.command)
+
+    def _is_loopback(self) -> bool:
+        assert self._transport is not None
+        peername = self._transport.get_extra_info("peername")
+        return isinstance(peername, tuple) and ip_address(peername[0].partition("%")[0]).is_loopback
+
+    def _opened(self) -> None:
+        self.deadline = float("inf")
+        if not self.opened.done():
+            self.opened.set_result(None)
 
     def _take(self, step: Step) -> None:
         """What the transaction wants next."""
@@ -227,7 +337,7 @@ class Outgoing(asyncio.Protocol):
         """The connection is of no more use."""
         self._close()
         if not self.opened.done():
-            self.opened.set_exception(Unusable(text))
+            self.opened.set_exception(Unusable(text, tls=self._tls_fault is not None))
         if self._stream is not None and self._stream is not asyncio.current_task():
             self._stream.cancel()
         transaction = self._transaction
@@ -249,4 +359,4 @@ class Outgoing(asyncio.Protocol):
         self.deadline = self._clock.monotonic() + seconds
 
 
-_OPENING = (Verb.CONNECT, Verb.EHLO, Verb.HELO)
+_OPENING = (Verb.CONNECT, Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH)

@@ -133,6 +133,8 @@ class ClientConnection:
         self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
         if code == 421:  # RFC 5321 §3.8: the server closes the channel
             self.state = ClientState.CLOSED
+        if verb is Verb.STARTTLS and klass == 2:
+            self.capabilities = {}  # what was said in clear counts no more, RFC 3207 §4.2
         if verb is Verb.EHLO and klass == 2:
             self.capabilities = dict(_keyword(line) for line in lines[1:])
             return ReplyReceived(verb, code, None, tuple(lines))

@@ -109,6 +109,11 @@ class AuthResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class StartTls:
+    """STARTTLS."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """TURN."""
 
@@ -159,6 +164,7 @@ ServerEvent = (
     | Expand
     | Authenticate
     | AuthResponse
+    | StartTls
     | Turn
     | Atrn
     | Etrn

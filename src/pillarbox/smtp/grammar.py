@@ -33,6 +33,7 @@ from pillarbox.smtp.events import (
     Refused,
     Reset,
     ServerEvent,
+    StartTls,
     Turn,
     Verify,
 )
@@ -304,6 +305,7 @@ PARSERS: Mapping[Verb, Parser] = {
     Verb.EXPN: _named(Verb.EXPN, Expand),
     Verb.HELP: _help,
     Verb.AUTH: _auth,
+    Verb.STARTTLS: _bare(Verb.STARTTLS, StartTls()),
     Verb.TURN: _bare(Verb.TURN, Turn()),
     Verb.ATRN: _atrn,
     Verb.ETRN: _etrn,

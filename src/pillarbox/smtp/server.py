@@ -49,11 +49,11 @@ class Offer:
 _EVERYTHING = Offer()
 _KNOWN: Mapping[Verb, frozenset[int]] = {verb: KNOWN[verb.value] for verb in Verb}
 _CLOSED, _DATA, _PAUSED, _NEED_DATA = ServerState.CLOSED, ServerState.DATA, Wait.PAUSED, Wait.NEED_DATA
-_AUTH, _NO_MAIL, _SWAPPED = ServerState.AUTH, ServerState.NO_MAIL, ServerState.SWAPPED
+_AUTH, _NO_MAIL, _SWAPPED, _TLS = ServerState.AUTH, ServerState.NO_MAIL, ServerState.SWAPPED, ServerState.TLS
 _WITHOUT_ENHANCED = frozenset((Verb.CONNECT, Verb.HELO, Verb.EHLO))  # RFC 2034 §4
 
 _OPENING = (Verb.MAIL, Verb.SEND, Verb.SOML, Verb.SAML)
-_OUTSIDE = (Verb.SEND, Verb.SOML, Verb.SAML, Verb.AUTH, Verb.TURN, Verb.ATRN, Verb.ETRN)
+_OUTSIDE = (Verb.SEND, Verb.SOML, Verb.SAML, Verb.STARTTLS, Verb.AUTH, Verb.TURN, Verb.ATRN, Verb.ETRN)
 
 # What is said to a command that may not come in this state; all others get BAD_SEQUENCE (RFC 5321 §4.1.4).
 _OUT_OF_PLACE: Mapping[tuple[ServerState, Verb], Reply] = {
@@ -109,7 +109,7 @@ class ServerConnection:
     def next_event(self) -> ServerEvent | Wait:
         """The next thing that the peer did."""
         state = self.state
-        if self._pending is not None or state is _CLOSED or state is _SWAPPED:
+        if self._pending is not None or state is _CLOSED or state is _SWAPPED or state is _TLS:
             return _PAUSED
         if state is _DATA:
             return self._next_of_body()
@@ -196,6 +196,12 @@ class ServerConnection:
             if transitions:
                 self.state = transitions.get(reply.code // 100, self.state)
         return reply.wire
+
+    def secured(self) -> None:
+        """The handshake behind STARTTLS is done. Raises LocalProtocolError."""
+        if self.state is not _TLS:
+            raise LocalProtocolError("no STARTTLS was accepted")
+        self.state = ServerState.START
 
     def close(self, reply: Reply) -> bytes:
         """End the connection with a reply that no command asked for (421), or that takes the place of the due one."""

@@ -50,6 +50,7 @@ class ServerState(Enum):
     REFUSED = auto()  # transaction open, every RCPT so far was refused
     RCPT = auto()  # transaction open, at least one recipient
     DATA = auto()  # 354 was sent, the message is coming in
+    TLS = auto()  # STARTTLS was accepted: the handshake comes next
     AUTH = auto()  # 334 was sent, the client's response is awaited
     NO_MAIL = auto()  # the greeting was 521 or 554: nothing but QUIT is obeyed
     SWAPPED = auto()  # TURN or ATRN was accepted: the peer is the server now
@@ -87,6 +88,7 @@ _OPENING: Mapping[Verb, Mapping[int, ServerState]] = {
     verb: {2: _S.MAIL} for verb in (_V.MAIL, _V.SEND, _V.SOML, _V.SAML)
 }
 _OUTSIDE: Mapping[Verb, Mapping[int, ServerState]] = {
+    _V.STARTTLS: {2: _S.TLS},
     _V.AUTH: {3: _S.AUTH},
     _V.TURN: {2: _S.SWAPPED},
     _V.ATRN: {2: _S.SWAPPED},
@@ -102,6 +104,7 @@ SERVER: Mapping[ServerState, Mapping[Verb, Mapping[int, ServerState]]] = {
     _S.REFUSED: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.RCPT: {2: _S.RCPT}},
     _S.RCPT: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.RCPT: {}, _V.DATA: {3: _S.DATA}},
     _S.DATA: {_V.END_OF_DATA: {2: _S.READY, 4: _S.READY, 5: _S.READY}},
+    _S.TLS: {},  # behind the handshake comes START, as if the connection had just been made (RFC 3207 §4.2)
     _S.AUTH: {_V.AUTH: {2: _S.READY, 4: _S.READY, 5: _S.READY}},
     _S.NO_MAIL: {_V.QUIT: {2: _S.CLOSED}},
     _S.SWAPPED: {},
@@ -120,6 +123,7 @@ CLIENT_SENT: Mapping[ClientState, Mapping[Verb, ClientState]] = {
         _V.NOOP: _C.READY,
         _V.QUIT: _C.CLOSED,
         _V.EHLO: _C.START,
+        _V.STARTTLS: _C.READY,
         _V.AUTH: _C.READY,
         _V.TURN: _C.READY,
         _V.ATRN: _C.READY,
@@ -135,7 +139,7 @@ CLIENT_SENT: Mapping[ClientState, Mapping[Verb, ClientState]] = {
 CLIENT_ANSWERED: Mapping[ClientState, Mapping[Verb, Mapping[int, ClientState]]] = {
     _C.CONNECT: {_V.CONNECT: {2: _C.START, 4: _C.CLOSED, 5: _C.CLOSED}},
     _C.START: {_V.EHLO: {2: _C.READY}, _V.HELO: {2: _C.READY}},
-    _C.READY: {_V.TURN: {2: _C.SWAPPED}, _V.ATRN: {2: _C.SWAPPED}},
+    _C.READY: {_V.STARTTLS: {2: _C.START}, _V.TURN: {2: _C.SWAPPED}, _V.ATRN: {2: _C.SWAPPED}},
     _C.ENVELOPE: {},
     _C.DATA_SENT: {_V.DATA: {2: _C.ENVELOPE, 3: _C.BODY, 4: _C.ENVELOPE, 5: _C.ENVELOPE}},
     _C.BODY: {},

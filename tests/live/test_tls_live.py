@@ -1,0 +1,220 @@
+"""TLS on a live server, by clients and servers that are not ours, and between two of ours."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import subprocess
+from collections.abc import Iterator
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.live.corpus import simple
+from tests.live.support import BOB, HOST, Client, Server, arrived, needs, until
+
+NAME = "mx.example.test"
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def write(certificate: trustme.LeafCert, folder: Path, name: str) -> dict[str, str]:
+    """The pair as files; gives the table of the configuration."""
+    files = {"certificate": folder / f"{name}.pem", "key": folder / f"{name}.key"}
+    files["certificate"].write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    files["key"].write_bytes(certificate.private_key_pem.bytes())
+    return {key: str(file) for key, file in files.items()}
+
+
+def listeners() -> list[dict[str, str]]:
+    return [
+        {"name": "mx", "address": f"{HOST}:0", "tls": "starttls"},
+        {"name": "smtps", "address": f"{HOST}:0", "tls": "implicit"},
+    ]
+
+
+@pytest.fixture
+def server(tmp_path: Path, authority: trustme.CA) -> Iterator[Server]:
+    files = write(authority.issue_cert(NAME, HOST), tmp_path, "cert")
+    settings = {"hostname": NAME, "listener": listeners(), "tls": [files]}
+    with Server(tmp_path, settings=settings) as started:
+        started.local(BOB)
+        started.cli("user", "passwd", BOB, "--password-stdin", text=f"{PASSWORD}\n".encode())
+        yield started
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def mail() -> EmailMessage:
+    message = EmailMessage()
+    message["Subject"], message["From"] = "under TLS", BOB
+    message.set_content("hello\n")
+    return message
+
+
+def test_smtplib_by_starttls(server: Server, authority: trustme.CA) -> None:
+    with smtplib.SMTP(HOST, server.port, timeout=20) as client:
+        client.starttls(context=trusting(authority))
+        client.login(BOB, PASSWORD)
+        client.mail(BOB)
+        assert client.rcpt("away@else.example")[0] == 250  # who is known may relay
+        client.rset()
+        client.send_message(mail(), BOB, [BOB])
+    assert b" with ESMTPSA id " in arrived(server)[0]
+
+
+def test_smtplib_by_implicit_tls(server: Server, authority: trustme.CA) -> None:
+    with smtplib.SMTP_SSL(HOST, server.ports["smtps"], timeout=20, context=trusting(authority)) as client:
+        client.send_message(mail(), BOB, [BOB])
+    assert b" with ESMTPS id " in arrived(server)[0]
+
+
+def test_swaks_and_curl(server: Server, tmp_path: Path) -> None:
+    swaks = [needs("swaks"), "--server", HOST, "--to", BOB, "--from", BOB]
+    login = ["--auth", "PLAIN", "--auth-user", BOB, "--auth-password", PASSWORD]
+    for options in (["--port", str(server.port), "--tls"], ["--port", str(server.ports["smtps"]), "--tls-on-connect"]):
+        run = subprocess.run([*swaks, *login, *options], capture_output=True, text=True, timeout=60, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
+    letter = tmp_path / "letter"
+    letter.write_bytes(simple("curl"))
+    url = f"smtps://{HOST}:{server.ports['smtps']}"
+    command = [needs("curl"), "-sS", "-k", "--url", url, "--mail-from", BOB, "--mail-rcpt", BOB, "-T", str(letter)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    arrived(server, 3)
+
+
+def test_s_client_finds_what_is_refused(server: Server) -> None:
+    """TLS 1.0 and 1.1 are refused, 1.2 and 1.3 are not."""
+    openssl = needs("openssl")
+    for version, taken in (("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)):
+        run = subprocess.run(
+            [openssl, "s_client", "-starttls", "smtp", "-connect", f"{HOST}:{server.port}", f"-{version}"]
+            + ["-cipher", "DEFAULT@SECLEVEL=0", "-servername", NAME, "-quiet", "-no_ign_eof"],
+            input=b"QUIT\r\n",
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+        said = run.stdout + run.stderr
+        assert (b"250 AUTH PLAIN" in said or b"221 " in said) is taken, (version, said)
+
+
+def test_octets_behind_starttls_close_the_connection(server: Server) -> None:
+    with Client(server.port) as client:
+        client.write(b"STARTTLS\r\nMAIL FROM:<>\r\n")
+        assert client.reply().startswith("220 2.0.0")
+        assert client.closed()
+
+
+def fingerprint(server: Server) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with smtplib.SMTP_SSL(HOST, server.ports["smtps"], timeout=20, context=context) as client:
+        found = client.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
+    assert isinstance(found, bytes)
+    return found
+
+
+def test_a_certificate_is_replaced(server: Server, authority: trustme.CA) -> None:
+    """New connections get the new one within a second; an open one goes on."""
+    before = fingerprint(server)
+    with smtplib.SMTP(HOST, server.port, timeout=20) as open_one:
+        open_one.starttls(context=trusting(authority))
+        write(authority.issue_cert(NAME, HOST), server.place, "cert")
+        until(lambda: fingerprint(server) != before, 2.0, "the new certificate")
+        open_one.send_message(mail(), BOB, [BOB])
+    arrived(server, 1)
+
+
+def test_a_self_signed_certificate_is_made(tmp_path: Path) -> None:
+    with Server(tmp_path, settings={"listener": listeners()}) as server:
+        assert fingerprint(server)
+        assert "self-signed" in server.log
+    assert (server.data / "keys").is_dir()
+
+
+@pytest.mark.parametrize("policy", ["opportunistic", "required", "verified"])
+@pytest.mark.parametrize("implicit", [False, True], ids=["starttls", "smtps"])
+def test_from_one_to_another(
+    server: Server, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, implicit: bool
+) -> None:
+    """With a password, which is sent under TLS; the certificate is good for the IP address that the route names."""
+    roots = tmp_path / "roots.pem"
+    authority.cert_pem.write_to_path(roots)
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    secret = tmp_path / "relay.secret"
+    secret.write_text(f"{BOB}\n{PASSWORD}\n")
+    hop = f"smtps://{HOST}:{server.ports['smtps']}" if implicit else f"smtp://{HOST}:{server.port}"
+    route = {"match": "*", "next_hop": hop, "tls": policy, "credentials": str(secret)}
+    with Server(tmp_path, "source", settings={"route": [route]}) as source:
+        source.ask("send", "--from", BOB, "--to", BOB, text=simple("relayed"))
+        assert b" with ESMTPSA id " in arrived(server)[0]
+        source.drained()
+
+
+def test_verified_means_verified(server: Server, tmp_path: Path) -> None:
+    """Nobody vouches for the certificate here: the message waits, and says why."""
+    route = {"match": "*", "next_hop": f"smtp://{HOST}:{server.port}", "tls": "verified"}
+    with Server(tmp_path, "source", settings={"route": [route]}) as source:
+        sent = source.ask("send", "--from", BOB, "--to", BOB, text=simple("not relayed"))
+        until(lambda: source.call("queue_count", where="state=deferred")["count"], what="it is deferred")
+        told = source.cli("why", sent["id"])
+        assert "certificate" in told, told
+
+
+def test_turn_under_tls_keeps_the_layer(server: Server, authority: trustme.CA) -> None:
+    """RFC 2645 §5: the roles change inside TLS."""
+    server.configure(
+        listener=[{"name": "mx", "address": f"{HOST}:0", "tls": "starttls", "commands.TURN": "auth"}, listeners()[1]]
+    )
+    server.stop()
+    server.start()
+    server.call("domain_add", domain="away.test", relay=True)
+    server.cli("user", "add", "owner@example.test", "--password-stdin", "--owns", "away.test", text=b"owner pass\n")
+    with Client(server.port) as client:
+        assert client.send(simple("turned"), ("carol@away.test",)).startswith("250")
+    until(lambda: server.call("queue_count", where="state=scheduled")["count"], what="it waits")
+    swapped = smtplib.SMTP(HOST, server.port, timeout=20)
+    try:
+        swapped.starttls(context=trusting(authority))
+        swapped.login("owner@example.test", "owner pass")
+        assert swapped.docmd("TURN")[0] == 250
+        sock = swapped.sock
+        assert isinstance(sock, ssl.SSLSocket)
+        sock.sendall(b"220 b ready\r\n")
+        assert sock.recv(1000) == f"EHLO {NAME}\r\n".encode()
+        sock.sendall(b"250 b\r\n")
+        assert sock.recv(1000).startswith(b"MAIL FROM:<alice@elsewhere.example>")
+    finally:
+        swapped.close()
+
+
+def test_fetching_under_tls(server: Server, tmp_path: Path) -> None:
+    """`pillarbox atrn` takes STARTTLS where it is offered; on this machine whatever the certificate."""
+    server.configure(
+        listener=[*listeners(), {"name": "odmr", "address": f"{HOST}:0", "service": "odmr", "tls": "starttls"}]
+    )
+    server.stop()
+    server.start()
+    server.call("domain_add", domain="away.test", relay=True)
+    server.cli("user", "add", "owner@example.test", "--password-stdin", "--owns", "away.test", text=b"owner pass\n")
+    with Client(server.port) as client:
+        assert client.send(simple("fetched"), ("carol@away.test",)).startswith("250")
+    until(lambda: server.call("queue_count", where="state=scheduled")["count"], what="it waits")
+    with Server(tmp_path, "away") as away:
+        away.local("carol@away.test")
+        host = f"{HOST}:{server.ports['odmr']}"
+        words = ("atrn", host, "--user", "owner@example.test", "--password-stdin")
+        assert "1 messages came in" in away.cli(*words, text=b"owner pass\n")
+        arrived(away, 1, "carol@away.test")
