@@ -199,6 +199,13 @@ class ListenerConfig:
         "Ask DNS for the domain of the sender of each message from somebody who may not relay. 550: it does not exist "
         "or takes no mail; 451: no answer now.",
     )
+    proxy_protocol: tuple[IpNetwork, ...] = _list(
+        "proxy_protocol",
+        kinds.network(),
+        (),
+        "Load balancers in these networks must begin with a PROXY header (version 1 or 2), whose client is taken for "
+        "the peer. A header from anybody else is a bad command.",
+    )
     commands: CommandsConfig = _table(
         "commands",
         CommandsConfig,
@@ -457,6 +464,5 @@ class LaterKey:
 
 
 LATER: dict[str, LaterKey] = {
-    "listener.proxy_protocol": LaterKey([], "the PROXY protocol"),
     "retry.warn": LaterKey("4h", "a warning of delay"),
 }

@@ -11,6 +11,7 @@ import logging
 import random
 import socket
 import ssl
+from collections.abc import Callable
 from functools import cache
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
@@ -41,9 +42,10 @@ from pillarbox.engine.queue import Lane, Queue
 from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import AuthOffer, Service, TlsMode
 from pillarbox.net.handover import HandOvers
-from pillarbox.net.listener import Bounds, Census, Listener
+from pillarbox.net.listener import Bounds, Census, Connection, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
+from pillarbox.net.proxied import Proxied
 from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
@@ -199,6 +201,7 @@ class House:
             odmr=listener.service is ListenerService.ODMR,
             classic=listener.compat is Compat.CLASSIC,
             checks_sender_domain=listener.check_sender_domain,
+            proxies=listener.proxy_protocol,
             presence=self.terminals,
             terminal_rate=self._terminal_rate,
             spool_fault=data.spool.refuses,
@@ -243,6 +246,7 @@ class House:
 
     async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
         listener = self.listener(self.service(config))
+        listener.protocol = _protocol(config)
         await listener.listen(bound)
         self.listeners[key(config)] = listener
         return f"listening {config.name} {_printed(bound)}"
@@ -272,6 +276,7 @@ class House:
             draining.add_done_callback(self._draining.discard)
         for name, listener in self.listeners.items():
             listener.service = self.service(wanted[name])
+            listener.protocol = _protocol(wanted[name])
             listener.bounds = self._bounds()
         return [await self._listen(wanted[name], bound) for name, bound in sockets.items()]
 
@@ -315,6 +320,10 @@ def key(listener: ListenerConfig) -> ListenerKey:
 
 def _router(config: Config, data: Data) -> Router:
     return Router([route.route() for route in config.routes], data.directory)
+
+
+def _protocol(listener: ListenerConfig) -> Callable[[Listener], asyncio.Protocol]:
+    return Proxied if listener.proxy_protocol else Connection
 
 
 @cache

@@ -94,6 +94,7 @@ class Service:
     odmr: bool = False  # on-demand mail relay and nothing else
     classic: bool = False  # gives the odd pairs of the classical table, too
     checks_sender_domain: bool = False
+    proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
     offer: Offer = field(init=False, repr=False, compare=False)
     _ehlo: Mapping[tuple[bool, bool], Reply] = field(init=False, repr=False, compare=False)  # by STARTTLS and AUTH
 
@@ -124,6 +125,10 @@ class Service:
     def greeting(self) -> Reply:
         name = str(self.hostname)
         return r.greeting(name) if self.accepts_mail else r.no_mail_greeting(name)
+
+    def believes(self, peer: str) -> bool:
+        """Whether a PROXY header of that peer is believed."""
+        return _is_within(peer, self.proxies)
 
     def ehlo(self, client: Client) -> Reply:
         starttls = self.tls is TlsMode.STARTTLS and not client.secure

@@ -99,6 +99,7 @@ class Listener:
         self.answers = answers
         self.hand_over = hand_over
         self.tls = tls  # the context for a new connection
+        self.protocol: Callable[[Listener], asyncio.Protocol] = Connection  # of a new connection
         self.bounds = bounds
         self.spool = spool
         self.accept = accept
@@ -113,7 +114,7 @@ class Listener:
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound socket."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+        self._server = await loop.create_server(lambda: self.protocol(self), sock=sock, backlog=BACKLOG)
         self._schedule_sweep()
 
     def adopt(self, transport: asyncio.Transport) -> None:
@@ -195,7 +196,8 @@ class Connection(asyncio.Protocol):
         "peer",
     )
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, peer: str = "") -> None:
+        """`peer`: the client's IP address, where it is another one than the transport's."""
         self._listener = listener
         self._reading = True
         self._output_full = False
@@ -203,15 +205,16 @@ class Connection(asyncio.Protocol):
         self._eof = False
         self._task: asyncio.Task[object] | None = None  # that finds the answer, where it takes one
         self._deadline = 0.0  # while lingering: when to give up
-        self.peer = ""
+        self.peer = peer
 
     # --- called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(OUTPUT_HELD)
-        peername = transport.get_extra_info("peername")
-        self.peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else ""
+        if not self.peer:
+            peername = transport.get_extra_info("peername")
+            self.peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else ""
         listener = self._listener
         self._monotonic = listener.clock.monotonic
         self._born = self._last_octet = self._monotonic()
