@@ -30,6 +30,7 @@ from pillarbox.app.config import Compat, Config, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir, lock_holder
+from pillarbox.app.secrets import SecretError, read_credentials
 from pillarbox.core.reply import greeting, no_mail_greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
 from pillarbox.engine.service import TO_TERMINALS, Access, AuthOffer, TlsMode
@@ -85,6 +86,7 @@ def check(path: Path | None) -> Iterator[Finding]:
         yield _port(listener.name, listener.address, config, running=holder is not None)
         yield from _offers(listener)
     yield from _certificates(config, data)
+    yield from _credentials(config)
     yield from asyncio.run(_dns(config))
 
 
@@ -196,6 +198,16 @@ def _certificates(config: Config, data: DataDir) -> Iterator[Finding]:
         return
     for names in found.names:
         yield _ok(f"TLS: a certificate for {', '.join(names)}")
+
+
+def _credentials(config: Config) -> Iterator[Finding]:
+    for file in dict.fromkeys(route.credentials for route in config.routes if route.credentials is not None):
+        try:
+            read_credentials(file)
+        except SecretError as error:
+            yield _fail(f"credentials: {error}", "correct the file that the [[route]] names")
+        else:
+            yield _ok(f"credentials: {file}")
 
 
 def _greets_as(address: Endpoint, hostname: str) -> bool:

@@ -1,0 +1,65 @@
+"""`pillarbox check`: what it says of listeners, certificates and passwords; nothing is made by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+
+from pillarbox.app.check import Finding, Level, check
+from tests.live.names import NameServer
+
+HEAD = 'hostname = "mx.example.test"\ndata = "data"\n'
+LISTENER = '[[listener]]\nname = "mx"\naddress = "127.0.0.1:0"\n'
+
+
+def findings(folder: Path, text: str) -> list[Finding]:
+    file = folder / "pillarbox.toml"
+    with NameServer({}) as names:
+        file.write_text(f'{HEAD}{text}\n[dns]\nservers = ["{names.address}"]\n')
+        found = list(check(file))
+    assert not (folder / "data").exists()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('commands.VRFY = "off"', "VRFY is off"),
+        ('compat = "classic"', "no longer legal"),
+        ('commands.SEND = "on"', "SEND is for everybody"),
+        ('tls = "starttls"', "self-signed"),
+    ],
+)
+def test_what_is_advised_against(tmp_path: Path, line: str, said: str) -> None:
+    (found,) = [each for each in findings(tmp_path, LISTENER + line) if said in each.what]
+    assert found.level is Level.WARN and found.mend
+    assert not [each for each in findings(tmp_path, LISTENER) if said in each.what]
+
+
+def test_auth_in_clear_beyond_this_machine(tmp_path: Path) -> None:
+    clear = 'auth = "clear"'
+    far = LISTENER.replace("127.0.0.1", "0.0.0.0")
+    assert [each for each in findings(tmp_path, far + clear) if "clear text" in each.what]
+    assert not [each for each in findings(tmp_path, LISTENER + clear) if "clear text" in each.what]
+
+
+def test_certificates(tmp_path: Path) -> None:
+    text = LISTENER + 'tls = "implicit"\n[[tls]]\ncertificate = "cert.pem"\nkey = "cert.key"\n'
+    (missing,) = [each for each in findings(tmp_path, text) if each.what.startswith("TLS:")]
+    assert missing.level is Level.FAIL and "cert.pem" in missing.what
+    certificate = trustme.CA().issue_cert("mx.example.test")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "cert.key")
+    (good,) = [each for each in findings(tmp_path, text) if each.what.startswith("TLS:")]
+    assert good.level is Level.OK and "mx.example.test" in good.what
+
+
+def test_passwords_for_next_hops(tmp_path: Path) -> None:
+    text = LISTENER + '[[route]]\nmatch = "*"\nnext_hop = "smtp://relay.test"\ncredentials = "relay.secret"\n'
+    (missing,) = [each for each in findings(tmp_path, text) if each.what.startswith("credentials:")]
+    assert missing.level is Level.FAIL and "relay.secret" in missing.what
+    (tmp_path / "relay.secret").write_text("alice\nsecret words\n")
+    (good,) = [each for each in findings(tmp_path, text) if each.what.startswith("credentials:")]
+    assert good.level is Level.OK and "secret words" not in good.what
