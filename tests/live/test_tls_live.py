@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import smtplib
 import ssl
 import subprocess
@@ -218,3 +219,19 @@ def test_fetching_under_tls(server: Server, tmp_path: Path) -> None:
         words = ("atrn", host, "--user", "owner@example.test", "--password-stdin")
         assert "1 messages came in" in away.cli(*words, text=b"owner pass\n")
         arrived(away, 1, "carol@away.test")
+
+
+def test_a_reload_with_a_bad_certificate_holds_no_address(server: Server, tmp_path: Path) -> None:
+    """The new listener's address is let go of, so that it can be had once the certificate is mended."""
+    good = server.settings["tls"]
+    with Server(tmp_path, "probe") as probe:
+        free = probe.port  # nobody's, once this has ended
+    more = {"name": "more", "address": f"{HOST}:{free}", "tls": "starttls"}
+    for round_, tls in enumerate(([{"certificate": "none.pem", "key": "none.key"}], good), start=1):
+        server.configure(listener=[*listeners(), more], tls=tls)
+        server.signal(signal.SIGHUP)
+        said = "the old configuration stays" if round_ == 1 else "reload: done"
+        until(lambda: said in server.log, what=said)  # noqa: B023
+    with Client(free) as client:
+        assert client.greeting.startswith("220")
+    assert "Address already in use" not in server.log

@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from pillarbox.engine.routing import Mx, SmartHost, TlsPolicy
+from pillarbox.net import sender
 from pillarbox.net.pool import SmtpMailer, Ways
-from pillarbox.net.sender import Outgoing
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.smtp.sasl import Credentials
 from tests.making import HOSTNAME, turns
@@ -166,7 +166,7 @@ def deferred(outcome: str, said: str) -> bool:
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next hop is on no loopback address."""
-    monkeypatch.setattr(Outgoing, "_is_loopback", lambda self: False)
+    monkeypatch.setattr(sender, "is_loopback", lambda transport: False)
 
 
 # --- what is used

@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,7 +31,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.control import ControlServer
 from pillarbox.app.datadir import DataDir, DataDirError, DataLock
-from pillarbox.app.house import Data, House, PortInUse, bind_all
+from pillarbox.app.house import Data, House, ListenerKey, PortInUse, bind_all
 from pillarbox.app.queue_control import DataControl
 from pillarbox.app.secrets import SecretError
 from pillarbox.app.verbs import perform
@@ -132,6 +133,7 @@ class _Daemon:
 
     async def _reload_now(self, house: House) -> None:
         """The new configuration, or the old one when anything is wrong with the new."""
+        sockets: dict[ListenerKey, socket.socket] = {}
         try:
             config = load(self._config_path)
             if config.data != self._config.data:
@@ -139,6 +141,8 @@ class _Daemon:
             sockets = bind_all(config.listeners, set(house.listeners))
             lines = await house.reload(config, sockets)
         except CANT_START as error:
+            for bound in sockets.values():  # else their addresses could not be had at the next reload
+                bound.close()
             log.error("reload: the old configuration stays: %s", error)
             return
         self._config = config

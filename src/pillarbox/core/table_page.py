@@ -77,7 +77,6 @@ NOT_OFFERED = Case(
 )
 NOT_ON_ODMR = Case("5.5.1", 'The listener is for on-demand mail relay alone (service = "odmr").', "RFC 2645 section 5")
 OUTSIDE = Case("5.5.1", "HELO or EHLO has not been said, or a mail transaction is open.", ORDER)
-AUTH_FIRST = Case("5.7.0", "The client must authenticate first.", "RFC 4954 section 6")
 NOT_ENTITLED = Case(
     "5.7.0",
     "The listener keeps the command for those who have authenticated, or for its relay networks too (its commands say "

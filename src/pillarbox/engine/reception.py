@@ -56,16 +56,19 @@ def spool_refusal(fault: SpoolError) -> Reply:
     return r.NO_SPACE if isinstance(fault, SpoolFull) else r.SPOOL_FAULT
 
 
+def _size_limit(service: Service, mode: Mode) -> int:
+    """Octets that a message may have: what is for a terminal only must fit on one."""
+    return min(service.message_size, MAX_TERMINAL) if mode is Mode.SEND else service.message_size
+
+
 def refusal_of_sender(service: Service, client: Client, event: MailFrom) -> Reply | None:
     """What is wrong with a transaction at its beginning, as far as it is known without asking anybody."""
-    limit = service.message_size
     if event.mode is not Mode.MAIL:
         if not client.may(_VERBS[event.mode]):
             return r.AUTH_NEEDED
         if not service.terminal_rate.allows(client.name, service.clock.monotonic()):
             return r.TOO_MANY_SHOWN
-        limit = min(limit, MAX_TERMINAL) if event.mode is Mode.SEND else limit
-    if event.size > limit:
+    if event.size > _size_limit(service, event.mode):
         return r.TOO_BIG  # RFC 1870 §6.1
     fault = service.spool_fault(event.size)
     return None if fault is None else spool_refusal(fault)
@@ -192,10 +195,7 @@ class Reception:
         originals = {recipient.original for recipient in self.recipients.values()}
         only = str(originals.pop()) if len(originals) == 1 else None
         trace = received_field(self._hop, str(message_id), service.clock.now(), only)
-        limit = service.message_size
-        if self._mail.mode is Mode.SEND:
-            limit = min(limit, MAX_TERMINAL)
-        self._intake = Intake(message_id, trace, limit)
+        self._intake = Intake(message_id, trace, _size_limit(service, self._mail.mode))
         return r.START_DATA
 
     def chunk(self, event: BodyChunk) -> Ask | None:

@@ -11,12 +11,12 @@ import logging
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import cast
 
 from pillarbox.core.address import Domain
 from pillarbox.engine.ports import Network
 from pillarbox.engine.routing import TlsPolicy
+from pillarbox.net.network import is_loopback
 from pillarbox.net.sender import Deadlines
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
@@ -97,9 +97,7 @@ class _Talk(asyncio.Protocol):
 
     @property
     def is_loopback(self) -> bool:
-        assert self.transport is not None
-        peername = self.transport.get_extra_info("peername")
-        return isinstance(peername, tuple) and ip_address(peername[0].partition("%")[0]).is_loopback
+        return self.transport is not None and is_loopback(self.transport)
 
     async def ask(self, octets: bytes, seconds: float) -> ReplyReceived:
         assert self.transport is not None
@@ -170,7 +168,7 @@ class Fetcher:
             raise FetchError("the password would cross the network in clear: the host offers no TLS")
         if errand.credentials is None:
             return
-        if "PLAIN" not in talk.client.capabilities.get("AUTH", "").upper().split():
+        if not talk.client.offers_plain:
             raise FetchError("the host doesn't offer AUTH PLAIN")
         _need(await talk.ask(talk.client.auth_plain(errand.credentials), seconds))
 

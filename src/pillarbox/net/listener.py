@@ -26,6 +26,7 @@ from pillarbox.engine.ports import Spool, SpoolCallback, Timer
 from pillarbox.engine.questions import Accept, Drop, Question, Spill
 from pillarbox.engine.service import Service, TlsMode
 from pillarbox.engine.session import Session
+from pillarbox.net.network import address_of, peer_of
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.events import Wait
 from pillarbox.smtp.server import ServerConnection
@@ -213,8 +214,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(OUTPUT_HELD)
         if not self.peer:
-            peername = transport.get_extra_info("peername")
-            self.peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else ""
+            self.peer = peer_of(self._transport)
         listener = self._listener
         self._monotonic = listener.clock.monotonic
         self._born = self._last_octet = self._monotonic()
@@ -257,8 +257,7 @@ class Connection(asyncio.Protocol):
 
     def _here(self) -> str:
         """The IP address that the client has reached."""
-        sockname = self._transport.get_extra_info("sockname")
-        return sockname[0].partition("%")[0] if isinstance(sockname, tuple) else ""
+        return address_of(self._transport, "sockname")
 
     def data_received(self, data: bytes) -> None:
         if self._deadline:

@@ -11,6 +11,7 @@ import logging
 from typing import cast
 
 from pillarbox.net.listener import Connection, Listener
+from pillarbox.net.network import peer_of
 from pillarbox.smtp.proxy import ProxyFault, ProxyHeader, ProxyReader
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,7 @@ class Proxied(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peername = transport.get_extra_info("peername")
-        self._peer = peername[0].partition("%")[0] if isinstance(peername, tuple) else ""
+        self._peer = peer_of(self._transport)
         if self._listener.service.believes(self._peer):
             self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._end, "no PROXY header in time")
         else:

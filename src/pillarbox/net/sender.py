@@ -11,13 +11,13 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import cast
 
 from pillarbox.engine.mail import Job, Message, Report
 from pillarbox.engine.ports import Clock, SpoolError
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.transaction import Body, Step, Transaction
+from pillarbox.net.network import is_loopback
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
@@ -255,17 +255,12 @@ class Outgoing(asyncio.Protocol):
         credentials = self._protection.credentials
         if credentials is None:
             self._opened()
-        elif self._secured is None and not self._is_loopback():
+        elif self._secured is None and not (self._transport is not None and is_loopback(self._transport)):
             self._break("the password would cross the network in clear: the server offers no TLS")
-        elif "PLAIN" not in self._client.capabilities.get("AUTH", "").upper().split():
+        elif not self._client.offers_plain:
             self._break("the server does not offer AUTH PLAIN")
         else:
             self._write(self._client.auth_plain(credentials), self._deadlines.command)
-
-    def _is_loopback(self) -> bool:
-        assert self._transport is not None
-        peername = self._transport.get_extra_info("peername")
-        return isinstance(peername, tuple) and ip_address(peername[0].partition("%")[0]).is_loopback
 
     def _opened(self) -> None:
         self.deadline = float("inf")

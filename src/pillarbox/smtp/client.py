@@ -65,6 +65,11 @@ class ClientConnection:
         return self.send(Verb.AUTH, "PLAIN " + b2a_base64(plain(credentials), newline=False).decode("ascii"))
 
     @property
+    def offers_plain(self) -> bool:
+        """Whether the server takes AUTH PLAIN."""
+        return "PLAIN" in self.capabilities.get("AUTH", "").upper().split()
+
+    @property
     def quiet(self) -> bool:
         """Nothing has come that no command asked for."""
         return not len(self._lines) and not self._partial
