@@ -17,7 +17,7 @@ from pillarbox.core.message import HeaderView
 from pillarbox.engine.answers import Answers
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
-from pillarbox.engine.mail import Leased, Message, Place, Row, State, Unit
+from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Unit
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import (
     Clock,
@@ -330,7 +330,7 @@ def make_message(
         protocol="ESMTP",
         size=len(content or b""),
         header=HeaderView(1, "", "x", "", ""),
-        eight_bit=False,
+        octets=Octets.PLAIN,
         large=False,
         content=content,
     )

@@ -41,7 +41,8 @@ from pillarbox.engine.ports import Audience, Moved, NoRecords, SpoolBroken, Spoo
 from pillarbox.engine.queue import Lane
 from pillarbox.engine.routing import Route, SmartHost
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, Service
-from pillarbox.net.listener import Bounds, Connection, Listener
+from pillarbox.net.connection import Connection
+from pillarbox.net.listener import Bounds, Listener
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.sim.presence import ImaginedPresence

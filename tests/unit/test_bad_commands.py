@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pillarbox.core.table import KNOWN
-from pillarbox.net.listener import Connection
+from pillarbox.net.connection import Connection
 from pillarbox.smtp.server import MAX_AUTH, MAX_LINE, MAX_LINES
 from pillarbox.smtp.states import ServerState, Verb
 from tests.making import turns

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pillarbox.app.config import CommandsConfig, Compat, Config, LogFormat, Service, TlsConfig, default_hostname
+from pillarbox.app.config import Config, LogFormat, TlsConfig, default_hostname
+from pillarbox.app.config_listener import CommandsConfig, Compat, Service
 from pillarbox.app.config_load import ConfigError, load, parse
 from pillarbox.app.config_locate import locate
 from pillarbox.app.config_values import Endpoint

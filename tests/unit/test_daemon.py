@@ -19,7 +19,10 @@ from pillarbox.adapters.spool_reader import SqliteSpoolReader
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.app import queue_control
 from pillarbox.app.admin import QueueControl
-from pillarbox.app.config import Config, LimitsConfig, ListenerConfig, RouteConfig
+from pillarbox.app.config import Config
+from pillarbox.app.config_delivery import RouteConfig
+from pillarbox.app.config_limits import LimitsConfig
+from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir
 from pillarbox.app.house import Data, House, PortInUse, bind, bind_all, key

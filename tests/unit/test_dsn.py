@@ -14,7 +14,7 @@ from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.dsn import MAX_LINE, Undelivered, failure_notice, may_notify
-from pillarbox.engine.mail import Deferred, Failed, Message, Row, State
+from pillarbox.engine.mail import Deferred, Failed, Message, Octets, Row, State
 
 HOSTNAME = Domain.parse("mx.example.test")
 RECEIVED = 1_700_000_000.0
@@ -41,7 +41,7 @@ def message(
         protocol="ESMTP",
         size=100,
         header=HeaderView(1, "alice@example.org", subject, "<1@example.org>", ""),
-        eight_bit=False,
+        octets=Octets.PLAIN,
         large=False,
     )
 

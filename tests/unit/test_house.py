@@ -15,17 +15,10 @@ import pytest
 from pillarbox.adapters.passwords import hash_password
 from pillarbox.adapters.tls import CertificateError, client_context
 from pillarbox.app.admin import Fetch
-from pillarbox.app.config import (
-    CommandsConfig,
-    Compat,
-    Config,
-    LimitsConfig,
-    ListenerConfig,
-    RelayConfig,
-    RouteConfig,
-    Service,
-    TlsConfig,
-)
+from pillarbox.app.config import Config, RelayConfig, TlsConfig
+from pillarbox.app.config_delivery import RouteConfig
+from pillarbox.app.config_limits import LimitsConfig
+from pillarbox.app.config_listener import CommandsConfig, Compat, ListenerConfig, Service
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDir

@@ -9,6 +9,7 @@ from pillarbox.core.envelope import MessageId
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import Reply
 from pillarbox.engine.intake import MAX_HEADER, MAX_HOPS, PIECE, SMALL, Intake
+from pillarbox.engine.mail import Octets
 
 TRACE = b"Received: from here\r\n\tby there; now\r\n"
 ID = MessageId(7)
@@ -49,7 +50,7 @@ def test_a_small_message(chunks: tuple[bytes, ...], header: HeaderView, eight_bi
     assert collect(taken, *chunks) == ([], TRACE + b"".join(chunks))
     assert taken.fault is None
     assert taken.header == header
-    assert taken.eight_bit is eight_bit
+    assert bool(taken.octets) is eight_bit
     assert taken.size == len(TRACE) + sum(map(len, chunks))
     assert not taken.spilled
 
@@ -120,13 +121,13 @@ def test_pieces_are_spilled_when_they_are_big_enough() -> None:
     assert taken.finish(b"f\r\n", bare=False) == b"ef\r\n"
     assert taken.fault is None
     assert taken.size == SMALL + PIECE + 4
-    assert not taken.eight_bit
+    assert taken.octets == Octets.PLAIN
 
 
 def test_eight_bit_anywhere() -> None:
     taken = intake()
     collect(taken, HEADER + b"a" * SMALL, b"b" * PIECE, b"\x80\r\n")
-    assert taken.eight_bit
+    assert taken.octets == Octets.EIGHT_BIT
 
 
 def test_nothing_is_lost_whatever_the_chunks() -> None:

@@ -29,7 +29,8 @@ from pillarbox.engine.ports import (
 )
 from pillarbox.engine.service import Service
 from pillarbox.engine.session import Session
-from pillarbox.net.listener import INPUT_HELD, LINGER, OUTPUT_HELD, Bounds, Connection
+from pillarbox.net.connection import INPUT_HELD, LINGER, OUTPUT_HELD, Connection
+from pillarbox.net.listener import Bounds
 from pillarbox.sim.clock import VirtualClock
 from tests.making import BOUNDS, Nobody, NoSpool, make_listener, make_service, turns
 

@@ -19,7 +19,8 @@ from pillarbox.engine.ports import SpoolBroken, User
 from pillarbox.engine.queue import Queue
 from pillarbox.engine.service import COMMANDS, Access, Service
 from pillarbox.engine.session import Session
-from pillarbox.net.listener import Bounds, Census, Connection, Listener
+from pillarbox.net.connection import Connection
+from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.sim.presence import ImaginedPresence
 from pillarbox.smtp.states import Verb
 from tests.making import (
@@ -267,7 +268,7 @@ def test_a_bug_of_a_port_behind_the_end_is_only_logged(caplog: pytest.LogCapture
         await turns()
 
     run(main)
-    assert [record.name for record in caplog.records] == ["pillarbox.net.listener"]
+    assert [record.name for record in caplog.records] == ["pillarbox.net.connection"]
     assert "ZeroDivisionError" in caplog.text
 
 

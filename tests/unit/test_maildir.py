@@ -20,7 +20,7 @@ from pillarbox.core.address import Domain, Host, LocalPart, Mailbox
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Deferred, Delivered, Job, Message, Report, Row
+from pillarbox.engine.mail import Deferred, Delivered, Job, Message, Octets, Report, Row
 from pillarbox.engine.ports import Mailer, SpoolBroken
 
 HOSTNAME = Domain.parse("mx.example.test")
@@ -43,7 +43,7 @@ def message(
         protocol="SMTP",
         size=len(TEXT),
         header=HeaderView(0, "", "", "", ""),
-        eight_bit=False,
+        octets=Octets.PLAIN,
         large=large,
         content=content,
     )

@@ -23,7 +23,7 @@ import uvloop
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Delivered, Failed, Job, Message, Outcome, Report, Row
+from pillarbox.engine.mail import Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
 from pillarbox.engine.ports import Mailer, MxRecord, Network, Spool, SpoolBroken
 from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import SmtpMailer, Ways
@@ -232,7 +232,7 @@ def message(
         protocol="SMTP",
         size=len(content or b"") if size is None else size,
         header=HeaderView(0, "", "", "", ""),
-        eight_bit=eight_bit,
+        octets=Octets.EIGHT_BIT if eight_bit else Octets.PLAIN,
         large=content is None,
         content=content,
     )

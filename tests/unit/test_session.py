@@ -15,6 +15,7 @@ from pillarbox.core.reply import Reply
 from pillarbox.engine.directory import Announced, MailingList, Snapshot
 from pillarbox.engine.ids import id_at
 from pillarbox.engine.intake import MAX_HOPS, PIECE, SMALL
+from pillarbox.engine.mail import Octets
 from pillarbox.engine.ports import Audience, Moved, SpoolBroken, SpoolError, SpoolFull, User
 from pillarbox.engine.questions import Accept, Drop, Login, Question, Spill
 from pillarbox.engine.service import AuthOffer, Service
@@ -339,7 +340,7 @@ def test_an_accepted_message() -> None:
     assert (message.listener, message.peer, message.helo, message.protocol) == ("mx", CLIENT, "client.example", "ESMTP")
     assert message.envelope.sender == BOB
     assert message.header == HeaderView(0, "Alice <a@b.test>", "Hi", "<1@b.test>", "")
-    assert message.eight_bit
+    assert message.octets == Octets.EIGHT_BIT
     assert not message.large
     assert message.content is not None
     assert message.size == len(message.content)
@@ -381,7 +382,7 @@ def test_the_protocol_in_the_trace(extended: bool, authenticated: bool, protocol
     assert message.content is not None
     assert f" with {protocol} id {message.id}".encode() in message.content
     assert message.envelope.body_type is BodyType.EIGHT_BIT_MIME
-    assert not message.eight_bit
+    assert message.octets == Octets.PLAIN
 
 
 def test_ids_differ() -> None:

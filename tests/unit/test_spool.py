@@ -24,9 +24,20 @@ from pillarbox.adapters.spool_rows import MOST_ROWS, unit_values
 from pillarbox.adapters.spool_schema import VERSION, WORK_COLUMNS, SpoolVersion, open_spool
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
+from pillarbox.core.envelope import (
+    BodyType,
+    DeliverBy,
+    Envelope,
+    MailOptions,
+    MessageId,
+    Notify,
+    RcptOptions,
+    Recipient,
+    Ret,
+    ValidSince,
+)
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Change, Leased, Message, Place, State, Unit
+from pillarbox.engine.mail import Change, Leased, Message, Octets, Place, State, Unit
 from pillarbox.engine.ports import Spool, SpoolBroken, SpoolError, SpoolFull
 from pillarbox.engine.records import Kind, Record
 from tests.making import turns
@@ -52,7 +63,7 @@ def message(number: int = 1, *addresses: str, content: bytes | None = TEXT, larg
         protocol="ESMTP",
         size=len(content or b""),
         header=HeaderView(3, "From", "Subject", "<id@x>", "a date"),
-        eight_bit=False,
+        octets=Octets.PLAIN,
         large=large,
         content=content,
     )
@@ -150,6 +161,10 @@ def run(disk: Disk, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 # --- what goes in comes out
 
 
+NEVER: frozenset[Notify] = frozenset()
+FULL_RCPT_OPTIONS = RcptOptions(
+    frozenset((Notify.SUCCESS, Notify.DELAY)), "utf-8;ö@x", ValidSince("2020-01-02T03:04:05Z", reject=True)
+)
 ODD = replace(
     message(7),
     received_at=NOW + 0.123456,
@@ -158,12 +173,19 @@ ODD = replace(
         (
             Recipient(Mailbox.parse("Bob@far.example"), Mailbox.parse("alias@example.test")),
             Recipient(Mailbox.parse("x@[192.0.2.1]"), Mailbox.parse("x@[192.0.2.1]")),
-            Recipient(*map(Mailbox.parse, ("y@far.example", "team@example.test", '"the owner"@example.test'))),
+            Recipient(
+                Mailbox.parse("y@far.example"),
+                Mailbox.parse("team@example.test"),
+                Mailbox.parse('"the owner"@example.test'),
+            ),
+            *(replace(recipient, options=RcptOptions(notify=NEVER)) for recipient in recipients("z@far.example")),
+            *(replace(recipient, options=FULL_RCPT_OPTIONS) for recipient in recipients("w@far.example")),
         ),
-        BodyType.EIGHT_BIT_MIME,
+        BodyType.BINARY_MIME,
+        MailOptions(Ret.HEADERS, "ünlucky id", True, True, DeliverBy(NOW + 9.5, True, True), -9, NOW + 5, "a@b.test"),
     ),
     header=HeaderView(5, "Ünïcode <x@y>", "", "<m@d>", "today"),
-    eight_bit=True,
+    octets=Octets.EIGHT_BIT | Octets.UTF8_HEADER | Octets.BINARY,
     protocol="SMTP",
     peer="2001:db8::2",
 )
@@ -184,7 +206,7 @@ def test_a_message_comes_back_as_it_was(disk: Disk, given: Message) -> None:
         for field in fields(Message):
             if field.name not in ("content", "header"):
                 assert getattr(found, field.name) == getattr(given, field.name), field.name
-        assert type(found.id) is MessageId and type(found.eight_bit) is bool and type(found.large) is bool
+        assert type(found.id) is MessageId and type(found.octets) is Octets and type(found.large) is bool
         assert found.header == given.header._replace(received=0)
 
     run(disk, main)

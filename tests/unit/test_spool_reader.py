@@ -15,7 +15,7 @@ from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.inspection import UNSETTLED, RecipientFilter, RecipientRow, SpoolReader
-from pillarbox.engine.mail import Change, Message, State, Unit
+from pillarbox.engine.mail import Change, Message, Octets, State, Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolError
 from pillarbox.engine.records import Kind, Record
 
@@ -38,7 +38,7 @@ def message(number: int, sender: str | None, *recipients: tuple[str, str]) -> Me
         protocol="ESMTP",
         size=len(TEXT),
         header=HeaderView(0, "", "Grüße", "<id@x>", ""),
-        eight_bit=True,
+        octets=Octets.EIGHT_BIT,
         large=False,
         content=TEXT,
     )

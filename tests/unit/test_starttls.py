@@ -12,7 +12,8 @@ import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.engine.service import AuthOffer, Service, TlsMode
-from pillarbox.net.listener import INPUT_HELD, LINGER, OUTPUT_HELD, Bounds
+from pillarbox.net.connection import INPUT_HELD, LINGER, OUTPUT_HELD
+from pillarbox.net.listener import Bounds
 from pillarbox.net.tls import Secured, TlsLayer
 from tests.making import BOUNDS, turns
 from tests.unit.test_listener import EHLO, IDLE, Client, Main, run_at

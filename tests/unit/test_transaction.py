@@ -8,7 +8,7 @@ from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Outcome, Report, Row
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
 from pillarbox.engine.transaction import Body, Step, Transaction
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import Wait
@@ -47,7 +47,7 @@ def job(
         protocol="ESMTP",
         size=size,
         header=HeaderView(0, "", "", "", ""),
-        eight_bit=eight_bit,
+        octets=Octets.EIGHT_BIT if eight_bit else Octets.PLAIN,
         large=False,
         content=TEXT,
     )

@@ -41,12 +41,12 @@ class SqliteSpoolReader:
     async def message(self, message: MessageId) -> MessageRow | None:
         found = await self._spool.query(
             "SELECT received_at, listener, peer, helo, protocol, sender, size, header_subject, header_message_id,"
-            " eight_bit FROM message WHERE id = ?",
+            " octets FROM message WHERE id = ?",
             (int(message),),
         )
         if not found:
             return None
-        received_at, listener, peer, helo, protocol, sender, size, subject, message_id, eight_bit = found[0]
+        received_at, listener, peer, helo, protocol, sender, size, subject, message_id, octets = found[0]
         return MessageRow(
             id=message,
             received_at=received_at,
@@ -58,7 +58,7 @@ class SqliteSpoolReader:
             size=size,
             subject=subject,
             message_id=message_id,
-            eight_bit=bool(eight_bit),
+            eight_bit=bool(octets),
             records=await self._records(message),
         )
 

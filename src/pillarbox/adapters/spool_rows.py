@@ -14,11 +14,17 @@ from typing import Any
 
 import apsw
 
+from pillarbox.adapters.spool_options import (
+    mail_options_text,
+    rcpt_options_text,
+    read_mail_options,
+    read_rcpt_options,
+)
 from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Leased, Message, Place, Row, State, Unit
+from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Unit
 from pillarbox.engine.records import Record
 
 log = logging.getLogger(__name__)
@@ -28,7 +34,7 @@ _STEP = 8  # a statement has a multiple of so many rows, so that few have to be 
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
 _CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
 _PADDING = (None,) * WORK_COLUMNS
-_BETWEEN = (None,) * 13  # from d to q in the row of a further recipient
+_BETWEEN = (None,) * 14  # from d to q in the row of a further recipient
 _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
 _NO_RECORD = (None,) * 3
 _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 12)
@@ -92,20 +98,26 @@ def _message_row(message: Message) -> tuple[Any, ...]:
         message.helo,
         message.protocol,
         message.size,
-        message.eight_bit,
+        message.octets,
         message.large,
         header.sender,
         header.subject,
         header.message_id,
         header.date,
+        mail_options_text(envelope.options),
         None if message.large else message.content,
         *_recipient(envelope.recipients[0]),
     )
 
 
-def _recipient(recipient: Recipient) -> tuple[str, str | None, str | None]:
+def _recipient(recipient: Recipient) -> tuple[str, str | None, str | None, str | None]:
     address, original, owner = recipient.address, recipient.original, recipient.owner
-    return str(address), None if original is address else str(original), None if owner is None else str(owner)
+    return (
+        str(address),
+        None if original is address else str(original),
+        None if owner is None else str(owner),
+        rcpt_options_text(recipient.options),
+    )
 
 
 def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
@@ -171,12 +183,12 @@ def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message,
     """One message with all of its recipients, without its text."""
     found: Any = connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
     recipients: Any = connection.execute(
-        "SELECT number, attempts, address, original, owner FROM recipient WHERE message = ? ORDER BY number",
+        "SELECT number, attempts, address, original, owner, options FROM recipient WHERE message = ? ORDER BY number",
         (message_id,),
     )
     rows = [Row(number, _read_recipient(*texts), attempts) for number, attempts, *texts in recipients]
     sender = Mailbox.parse(found[2]) if found[2] is not None else None
-    envelope = Envelope(sender, tuple(row.recipient for row in rows), BodyType(found[3]))
+    envelope = Envelope(sender, tuple(row.recipient for row in rows), BodyType(found[3]), read_mail_options(found[15]))
     message = Message(
         id=MessageId(found[0]),
         received_at=found[1],
@@ -186,19 +198,20 @@ def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message,
         helo=found[6],
         protocol=found[7],
         size=found[8],
-        eight_bit=bool(found[9]),
+        octets=Octets(found[9]),
         large=bool(found[10]),
         header=HeaderView(0, *found[11:15]),
     )
     return message, rows
 
 
-def _read_recipient(address: str, original: str | None, owner: str | None) -> Recipient:
+def _read_recipient(address: str, original: str | None, owner: str | None, options: str | None) -> Recipient:
     mailbox = Mailbox.parse(address)
     return Recipient(
         mailbox,
         Mailbox.parse(original) if original else mailbox,
         Mailbox.parse(owner) if owner else None,
+        read_rcpt_options(options),
     )
 
 

@@ -16,7 +16,7 @@ from pillarbox.adapters.system import sync_directory
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,             -- 60 bits, time-ordered
@@ -28,12 +28,13 @@ CREATE TABLE message (
     helo TEXT NOT NULL,
     protocol TEXT NOT NULL,
     size INTEGER NOT NULL,
-    eight_bit INTEGER NOT NULL,
+    octets INTEGER NOT NULL,            -- engine.mail.Octets
     large INTEGER NOT NULL,             -- the text is a file beside this one
     header_from TEXT NOT NULL,
     header_subject TEXT NOT NULL,
     header_message_id TEXT NOT NULL,
-    header_date TEXT NOT NULL
+    header_date TEXT NOT NULL,
+    options TEXT                        -- core.envelope.MailOptions as a JSON object, NULL for none
 ) STRICT;
 CREATE TABLE body (
     message INTEGER PRIMARY KEY,
@@ -50,6 +51,7 @@ CREATE TABLE recipient (
     attempts INTEGER NOT NULL,
     reply TEXT NOT NULL,                -- the last one
     owner TEXT,                         -- behind a list: the reverse-path in place of the sender's
+    options TEXT,                       -- core.envelope.RcptOptions as a JSON object, NULL for none
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
@@ -67,20 +69,20 @@ CREATE TABLE record (
 
 # What reaches the disk together is one INSERT into this view, whatever it changes: a commit is a single statement, and
 # so gives up the interpreter's lock once. `kind` says which trigger a row is for; a row without one is padding.
-_LETTERS = "abcdefghijklmnopqrs"
+_LETTERS = "abcdefghijklmnopqrstu"
 WORK_COLUMNS = 1 + len(_LETTERS)
 _SERIAL = "(SELECT ifnull(max(serial), 0) + 1 FROM record WHERE message = NEW.a)"
 _ALL_SETTLED = "NOT EXISTS (SELECT 1 FROM recipient WHERE message = NEW.a AND state < 2)"
 _TRIGGERS = {
-    # a to o the message, p its text if small, q to s its first recipient: leased at birth, so that whoever accepted
+    # a to p the message, q its text if small, r to u its first recipient: leased at birth, so that whoever accepted
     # the message delivers it without a second write that says so
     "message": """
         INSERT INTO message VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i, NEW.j, NEW.k,
-            NEW.l, NEW.m, NEW.n, NEW.o);
-        INSERT INTO body SELECT NEW.a, NEW.p WHERE NEW.p IS NOT NULL;
-        INSERT INTO recipient VALUES (NEW.a, 0, NEW.q, NEW.r, '', 1, NEW.b, 0, '', NEW.s);""",
+            NEW.l, NEW.m, NEW.n, NEW.o, NEW.p);
+        INSERT INTO body SELECT NEW.a, NEW.q WHERE NEW.q IS NOT NULL;
+        INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u);""",
     "recipient": """
-        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.q, NEW.r, '', 1, NEW.c, 0, '', NEW.s);""",
+        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u);""",
     # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with
     "change": f"""
         UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g
@@ -109,6 +111,11 @@ _UPGRADES = {
     1: """
     ALTER TABLE recipient ADD COLUMN owner TEXT;
     CREATE INDEX recipient_waiting ON recipient (lane, message) WHERE state = 0;
+    """,
+    2: """
+    ALTER TABLE message RENAME COLUMN eight_bit TO octets;
+    ALTER TABLE message ADD COLUMN options TEXT;
+    ALTER TABLE recipient ADD COLUMN options TEXT;
     """,
 }
 
@@ -155,9 +162,10 @@ def _upgrade(connection: apsw.Connection, path: Path, version: int) -> None:
     """From an older version, behind a copy of the file as it was."""
     copy = _keep_copy(connection, path, version)
     with connection:
+        connection.execute("DROP VIEW work")
         for step in range(version, VERSION):
             connection.execute(_UPGRADES[step])
-        connection.execute("DROP VIEW work;" + _work())
+        connection.execute(_work())
         connection.pragma("user_version", VERSION)
     log.info("spool: %s upgraded from version %d to %d; the old one is %s", path, version, VERSION, copy)
 

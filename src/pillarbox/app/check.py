@@ -26,7 +26,8 @@ from pillarbox.adapters.dns import DnsResolver
 from pillarbox.adapters.spool_schema import VERSION as SPOOL_VERSION
 from pillarbox.adapters.spool_schema import open_reader
 from pillarbox.adapters.tls import CertificateError, CertificateFiles, ServerCertificates
-from pillarbox.app.config import Compat, Config, ListenerConfig, Service
+from pillarbox.app.config import Config
+from pillarbox.app.config_listener import Compat, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir, lock_holder

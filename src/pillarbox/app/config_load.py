@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pillarbox.app.config import FILE_NAME, LATER, REQUIRED, Config, Section, Setting, TlsConfig, documented
+from pillarbox.app.config import FILE_NAME, LATER, Config, TlsConfig
+from pillarbox.app.config_keys import REQUIRED, Section, Setting, documented
 from pillarbox.app.config_locate import KeyPath, line_of, locate
 from pillarbox.app.config_values import Complete, Later, shown
 

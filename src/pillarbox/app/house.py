@@ -26,8 +26,9 @@ from pillarbox.adapters.terminals import Terminals
 from pillarbox.adapters.tls import CertificateFiles, ServerCertificates, client_context
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Fetch
-from pillarbox.app.config import Compat, Config, ListenerConfig
-from pillarbox.app.config import Service as ListenerService
+from pillarbox.app.config import Config
+from pillarbox.app.config_listener import Compat, ListenerConfig
+from pillarbox.app.config_listener import Service as ListenerService
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.secrets import read_credentials
@@ -41,8 +42,9 @@ from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
 from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import AuthOffer, Service, TlsMode
+from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
-from pillarbox.net.listener import Bounds, Census, Connection, Listener
+from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
 from pillarbox.net.proxied import Proxied

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pillarbox.app.cli import parser
-from pillarbox.app.config import LATER, REQUIRED, Config, Section, Setting, documented
+from pillarbox.app.config import LATER, Config
+from pillarbox.app.config_keys import REQUIRED, Section, Setting, documented
 from pillarbox.app.config_values import shown
 from pillarbox.core.table import COMMANDS, TABLE, Command, Entry
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, SERVER, ClientState, ServerState, Verb

@@ -1,6 +1,7 @@
-"""The envelope of a message: MessageId, Recipient, BodyType, Mode, Envelope.
+"""The envelope of a message: MessageId, Recipient, BodyType, Mode, Envelope, and what the extensions ask for.
 
-What MAIL and RCPT said, apart from the message itself (RFC 5321 §2.3.1). Knows nothing of queue states or next hops.
+What MAIL and RCPT said, apart from the message itself (RFC 5321 §2.3.1). Knows nothing of queue states or next hops,
+nor how a parameter is spelled.
 """
 
 from __future__ import annotations
@@ -49,10 +50,72 @@ class MessageId(int):
 
 
 class BodyType(Enum):
-    """The BODY parameter of MAIL (RFC 6152)."""
+    """The BODY parameter of MAIL (RFC 6152, RFC 3030 §3)."""
 
     SEVEN_BIT = "7BIT"
     EIGHT_BIT_MIME = "8BITMIME"
+    BINARY_MIME = "BINARYMIME"
+
+
+class Ret(Enum):
+    """How much of the message a failure notice returns (RFC 3461 §4.3)."""
+
+    FULL = "FULL"
+    HEADERS = "HDRS"
+
+
+class Notify(Enum):
+    """What a sender wants to be told of a recipient (RFC 3461 §4.1). NEVER is a set of none of them."""
+
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    DELAY = "DELAY"
+
+    __hash__ = object.__hash__
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverBy:
+    """When a message is to be delivered at the latest (RFC 2852 §4)."""
+
+    until: float  # seconds since the epoch
+    returns: bool  # by-mode R: late is a failure; else, by-mode N: late is a delay that is told
+    trace: bool = False  # every relay that passes it on to a hop without the extension tells so
+
+
+@dataclass(frozen=True, slots=True)
+class MailOptions:
+    """What MAIL asks for beyond its path, for the whole message."""
+
+    ret: Ret | None = None
+    envelope_id: str | None = None  # ENVID, decoded (RFC 3461 §4.4)
+    smtputf8: bool = False  # RFC 6531 §3.4
+    require_tls: bool = False  # RFC 8689 §2
+    deliver_by: DeliverBy | None = None
+    priority: int | None = None  # MT-PRIORITY, -9 to 9 (RFC 6710)
+    hold_until: float | None = None  # seconds since the epoch (RFC 4865)
+    submitter: str | None = None  # who submitted it and proved it, an address (RFC 4954 §5)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidSince:
+    """The mailbox must have had the same owner since then (RFC 7293)."""
+
+    since: str  # RFC 3339 date-time, as it came
+    reject: bool  # R: refused where a hop can't check it; else, C: passed on as a header field
+
+
+@dataclass(frozen=True, slots=True)
+class RcptOptions:
+    """What RCPT asks for beyond its path."""
+
+    notify: frozenset[Notify] | None = None  # None: nothing was said, so failures and delays
+    original: str | None = None  # ORCPT, `type;address`, decoded (RFC 3461 §4.2)
+    valid_since: ValidSince | None = None
+
+
+NO_MAIL_OPTIONS = MailOptions()
+NO_RCPT_OPTIONS = RcptOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +125,7 @@ class Recipient:
     address: Mailbox
     original: Mailbox  # the address in RCPT; differs from `address` behind an alias
     owner: Mailbox | None = None  # behind a list: the reverse-path in place of the sender's (RFC 5321 §3.9.2)
+    options: RcptOptions = NO_RCPT_OPTIONS
 
     @property
     def forwarded(self) -> bool:
@@ -87,3 +151,4 @@ class Envelope:
     sender: Mailbox | None
     recipients: tuple[Recipient, ...]
     body_type: BodyType = BodyType.SEVEN_BIT
+    options: MailOptions = NO_MAIL_OPTIONS

@@ -11,7 +11,7 @@ from pillarbox.core import reply as r
 from pillarbox.core.envelope import Envelope, MessageId
 from pillarbox.core.message import HeaderView, Hop, header_end, view_header
 from pillarbox.core.reply import Reply
-from pillarbox.engine.mail import Message
+from pillarbox.engine.mail import Message, Octets
 
 MAX_HEADER = 128 * 1024  # octets of a header section
 SMALL = MAX_HEADER  # octets of text up to which a message stays in memory until it is whole
@@ -22,14 +22,14 @@ MAX_HOPS = 100  # Received fields, RFC 5321 §6.3
 class Intake:
     """The message with our trace field in front of it."""
 
-    __slots__ = ("_chunks", "_held", "_limit", "eight_bit", "fault", "header", "id", "size", "spilled", "trace_size")
+    __slots__ = ("_chunks", "_held", "_limit", "fault", "header", "id", "octets", "size", "spilled", "trace_size")
 
     def __init__(self, message_id: MessageId, trace: bytes, limit: int) -> None:
         """`limit`: octets of the message without our trace field (RFC 1870 §4 counts without stuffed dots)."""
         self.id = message_id
         self.fault: Reply | None = None
         self.header: HeaderView | None = None
-        self.eight_bit = False
+        self.octets = Octets.PLAIN
         self.spilled = False
         self.size = len(trace)
         self.trace_size = len(trace)
@@ -47,8 +47,8 @@ class Intake:
             return None
         self._chunks.append(octets)
         self._held += len(octets)
-        if not self.eight_bit:
-            self.eight_bit = not octets.isascii()
+        if not self.octets and not octets.isascii():
+            self.octets |= Octets.EIGHT_BIT
         if self._held < (PIECE if self.spilled else SMALL):
             return None
         return self._spill()
@@ -88,7 +88,7 @@ class Intake:
             protocol=hop.protocol,
             size=self.size,
             header=self.header,
-            eight_bit=self.eight_bit,
+            octets=self.octets,
             large=self.spilled,
             content=rest,
         )
@@ -112,7 +112,10 @@ class Intake:
             end = len(octets)
         if end is None or end - self.trace_size > MAX_HEADER:
             return False
-        self.header = view_header(octets[self.trace_size : end])
+        section = octets[self.trace_size : end]
+        self.header = view_header(section)
+        if not section.isascii():
+            self.octets |= Octets.UTF8_HEADER
         if self.header.received >= MAX_HOPS:
             self.fail(r.LOOP)
         return True

@@ -6,7 +6,7 @@ Values shared by the queue, the spool and the mailers. A recipient's state is ch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from pillarbox.core.address import Domain, Mailbox
@@ -30,6 +30,15 @@ class State(IntEnum):
         return self >= State.DELIVERED
 
 
+class Octets(IntFlag):
+    """What a text holds beyond lines of ASCII. The numbers are those in the database."""
+
+    PLAIN = 0
+    EIGHT_BIT = 1  # octets above 127, anywhere
+    UTF8_HEADER = 2  # some of them in the header section (RFC 6532)
+    BINARY = 4  # a bare CR, a bare LF or a NUL: no DATA can carry it
+
+
 @dataclass(slots=True)
 class Message:
     """A message and its envelope. `content` is the whole text, our Received field first, while it is kept in memory."""
@@ -43,7 +52,7 @@ class Message:
     protocol: str  # the `with` keyword of its Received field
     size: int  # octets of the whole text
     header: HeaderView
-    eight_bit: bool
+    octets: Octets
     large: bool  # the text is a file beside the database, not a row
     content: bytes | None = field(default=None, repr=False)
 

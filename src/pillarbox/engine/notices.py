@@ -12,7 +12,7 @@ from pillarbox.core.message import Hop, header_end, received_field, view_header
 from pillarbox.engine.dsn import NOTICE_LISTENER, Undelivered, failure_notice, may_notify
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.intake import MAX_HEADER
-from pillarbox.engine.mail import Message
+from pillarbox.engine.mail import Message, Octets
 from pillarbox.engine.ports import Accepted, Clock, Directory, NotLocal, Relayed, Spool, SpoolError
 from pillarbox.engine.records import Kind, Record
 
@@ -74,7 +74,7 @@ class Notices:
             protocol="LOCAL",
             size=len(octets),
             header=view_header(text[: header_end(text)]),
-            eight_bit=not octets.isascii(),
+            octets=Octets.PLAIN if octets.isascii() else Octets.EIGHT_BIT,
             large=False,
             content=octets,
         )

@@ -71,14 +71,14 @@ class Transaction:
         if limit.isdecimal() and 0 < int(limit) < size:  # RFC 1870 §3: 0 is no limit
             text = f"message of {size} octets is larger than the {limit} that the next hop takes"
             return Failed(text, self.next_hop, _TOO_BIG)
-        if message.eight_bit and "8BITMIME" not in capabilities:  # RFC 6152 §3
+        if message.octets and "8BITMIME" not in capabilities:  # RFC 6152 §3
             return Failed("next hop takes no 8-bit message (no 8BITMIME)", self.next_hop, _CONVERSION)
         return None
 
     def _parameters(self) -> str:
         capabilities, message = self._client.capabilities, self.job.message
         parameters = f" SIZE={message.size + len(self.prefix)}" if "SIZE" in capabilities else ""
-        if message.eight_bit or message.envelope.body_type is BodyType.EIGHT_BIT_MIME:
+        if message.octets or message.envelope.body_type is BodyType.EIGHT_BIT_MIME:
             parameters += " BODY=8BITMIME" if "8BITMIME" in capabilities else ""
         return parameters
 

@@ -10,7 +10,8 @@ import asyncio
 import logging
 from typing import cast
 
-from pillarbox.net.listener import Connection, Listener
+from pillarbox.net.connection import Connection
+from pillarbox.net.listener import Listener
 from pillarbox.net.network import peer_of
 from pillarbox.smtp.proxy import ProxyFault, ProxyHeader, ProxyReader
 

@@ -1,0 +1,77 @@
+"""The options of MAIL and RCPT as JSON objects, for their columns in the spool, and back.
+
+Most messages have none: that is NULL. Only what differs from the default is written, so that an option of a later
+version changes no row of an earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pillarbox.core.envelope import (
+    NO_MAIL_OPTIONS,
+    NO_RCPT_OPTIONS,
+    DeliverBy,
+    MailOptions,
+    Notify,
+    RcptOptions,
+    Ret,
+    ValidSince,
+)
+
+
+def mail_options_text(options: MailOptions) -> str | None:
+    if options is NO_MAIL_OPTIONS:
+        return None
+    late, ret = options.deliver_by, options.ret
+    return _text(
+        ret=None if ret is None else ret.value,
+        envelope_id=options.envelope_id,
+        smtputf8=options.smtputf8 or None,
+        require_tls=options.require_tls or None,
+        deliver_by=None if late is None else (late.until, late.returns, late.trace),
+        priority=options.priority,
+        hold_until=options.hold_until,
+        submitter=options.submitter,
+    )
+
+
+def read_mail_options(text: str | None) -> MailOptions:
+    """Raises ValueError, TypeError."""
+    if text is None:
+        return NO_MAIL_OPTIONS
+    values = json.loads(text)
+    if (ret := values.get("ret")) is not None:
+        values["ret"] = Ret(ret)
+    if (late := values.get("deliver_by")) is not None:
+        values["deliver_by"] = DeliverBy(*late)
+    return MailOptions(**values)
+
+
+def rcpt_options_text(options: RcptOptions) -> str | None:
+    if options is NO_RCPT_OPTIONS:
+        return None
+    notify, since = options.notify, options.valid_since
+    return _text(
+        notify=None if notify is None else sorted(each.value for each in notify),
+        original=options.original,
+        valid_since=None if since is None else (since.since, since.reject),
+    )
+
+
+def read_rcpt_options(text: str | None) -> RcptOptions:
+    """Raises ValueError, TypeError."""
+    if text is None:
+        return NO_RCPT_OPTIONS
+    values = json.loads(text)
+    if (notify := values.get("notify")) is not None:
+        values["notify"] = frozenset(Notify(each) for each in notify)
+    if (since := values.get("valid_since")) is not None:
+        values["valid_since"] = ValidSince(*since)
+    return RcptOptions(**values)
+
+
+def _text(**values: Any) -> str | None:
+    said = {name: value for name, value in values.items() if value is not None}
+    return json.dumps(said, ensure_ascii=False) if said else None

@@ -1,0 +1,73 @@
+"""What `[[route]]` and `[retry]` say: where mail goes, and when it is tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pillarbox.app import config_keys as keys
+from pillarbox.app import config_values as kinds
+from pillarbox.engine.retry import RetrySchedule
+from pillarbox.engine.routing import NextHop, Route, TlsPolicy
+
+
+@dataclass(frozen=True)
+class RouteConfig:
+    """Where mail for some recipients goes. The first route that matches wins; with none that does, mail for local
+    domains goes to `maildir`, all else to `mx`."""
+
+    match: str = keys.one(
+        "match",
+        kinds.recipient_pattern(),
+        keys.REQUIRED,
+        "The recipients it is for: a domain, a pattern of domains, or one address.",
+    )
+    next_hop: NextHop = keys.one(
+        "next_hop",
+        kinds.next_hop(),
+        keys.REQUIRED,
+        "`mx`: the mail exchangers that DNS names. `smtp://HOST:PORT`: that host, whatever DNS says. "
+        "`maildir`: a mailbox below `data`. `discard`: taken and thrown away, with a record. `turn`: kept until who "
+        "owns the domain comes for it, by TURN or ATRN; the default of a relay domain that a user owns.",
+    )
+    tls: TlsPolicy = keys.one(
+        "tls",
+        kinds.choice(TlsPolicy),
+        "opportunistic",
+        "How the connection to the next hop is protected. `opportunistic`: by TLS where it is offered, whatever the "
+        "certificate. `required`: by TLS, whatever the certificate, or not at all. `verified`: the certificate must be "
+        "good for the host, too. `off`: never.",
+    )
+    credentials: Path | None = keys.one(
+        "credentials",
+        kinds.path(),
+        None,
+        "A file with the user and, on the second line, the password for AUTH at the next hop. They are sent under TLS "
+        "and to this machine only.",
+    )
+
+    def route(self) -> Route:
+        credentials = None if self.credentials is None else str(self.credentials)
+        return Route(match=self.match, next_hop=self.next_hop, tls=self.tls, credentials=credentials)
+
+
+@dataclass(frozen=True)
+class RetryConfig:
+    """When a message that could not be delivered is tried again, and for how long."""
+
+    schedule: tuple[float, ...] = keys.list(
+        "schedule",
+        kinds.duration(),
+        ("5m", "15m", "30m", "1h", "2h", "4h"),
+        "The pause after each failed attempt; the last one repeats.",
+        least=1,
+    )
+    give_up: float = keys.one(
+        "give_up",
+        kinds.duration(),
+        "5d",
+        "How long after it was accepted a message is given up; its sender gets a notice.",
+    )
+
+    def policy(self) -> RetrySchedule:
+        return RetrySchedule(intervals=self.schedule, give_up=self.give_up)
