@@ -51,7 +51,19 @@ def test_local_parts(source: str, text: str, printed: str) -> None:
 @pytest.mark.parametrize(
     "source",
     ["", ".", ".a", "a.", "a..b", "a b", "a@b", "a,b", "<a>", "(a)", "a\\b", '"', '"a', 'a"', '"a"b', '"a"b"', '"\\"']
-    + ['"a\x01"', '"a\r\nb"', '"a\tb"', "a\x7f", "a\0", "a\n", "jürgen", '"jürgen"', "x" * 65, '"' + "x" * 63 + '"'],
+    + [
+        '"a\x01"',
+        '"a\r\nb"',
+        '"a\tb"',
+        "a\x7f",
+        "a\0",
+        "a\n",
+        "j\u0085n",
+        "a\u202eb",
+        "ö" * 33,
+        "x" * 65,
+        '"' + "x" * 63 + '"',
+    ],
 )
 def test_what_is_no_local_part(source: str) -> None:
     with pytest.raises(AddressError):

@@ -29,6 +29,7 @@ from pillarbox.smtp.events import (
     Turn,
     Verify,
 )
+from pillarbox.smtp.framing import Chunk
 from pillarbox.smtp.grammar import MAX_PATH, PARSERS, VERBS, parse_response, print_path
 from pillarbox.smtp.states import Verb
 
@@ -40,7 +41,7 @@ def box(text: str) -> Mailbox:
     return Mailbox.parse(text)
 
 
-def parse(verb: Verb, argument: bytes) -> ServerEvent:
+def parse(verb: Verb, argument: bytes) -> ServerEvent | Chunk:
     return PARSERS[verb](argument, HOST)
 
 
@@ -230,16 +231,16 @@ LONGEST_PATH = f"{LONG_LOCAL}@{'.'.join(['d' * 62] * 3)}"  # 253 with its bracke
         (b"FROM:<> size=1 SIZE=2", r.BAD_PARAMETER),
         (b"FROM:<> BODY", r.BAD_PARAMETER),
         (b"FROM:<> BODY=X", r.BAD_PARAMETER),
-        (b"FROM:<> BODY=BINARYMIME", r.BAD_PARAMETER),
+        (b"FROM:<> BODY=BINARY", r.BAD_PARAMETER),
         (b"FROM:<> =1", r.BAD_PARAMETER),
         (b"FROM:<> -X=1", r.BAD_PARAMETER),
         (b"FROM:<> A=B=C", r.BAD_PARAMETER),
         (b"FROM:<> SIZE=1,BODY=7BIT", r.BAD_PARAMETER),
-        (b"FROM:<> X=\xc3\xbc", r.BAD_PARAMETER),
+        (b"FROM:<> X=\xc3\xbc", r.UNKNOWN_PARAMETER),
         (b"FROM:<> FOO=1", r.UNKNOWN_PARAMETER),
         (b"FROM:<> FOO", r.UNKNOWN_PARAMETER),
-        (b"FROM:<> SIZE=1 RET=HDRS", r.UNKNOWN_PARAMETER),
-        (b"FROM:<> SMTPUTF8", r.UNKNOWN_PARAMETER),
+        (b"FROM:<> SIZE=1 RET=HEADERS", r.BAD_PARAMETER),
+        (b"FROM:<> SMTPUTF9", r.UNKNOWN_PARAMETER),
         (b"FROM:<> AUTH", r.BAD_PARAMETER),
         (b"FROM:<> AUTH=", r.BAD_PARAMETER),
         (b"FROM:<> AUTH=a+3", r.BAD_PARAMETER),  # RFC 3461 §4: no xtext
@@ -301,10 +302,9 @@ def test_rcpt(argument: str, address: str) -> None:
         (b"TO:<@x.test:>", r.RECIPIENT_SYNTAX),
         (b"TO:<" + b"l" * 65 + b"@b.test>", r.RECIPIENT_SYNTAX),
         (b"TO:<a@[999.0.0.1]>", r.RECIPIENT_SYNTAX),
-        ("TO:<jürgen@b.test>".encode(), r.NON_ASCII_PATH),
         (b"TO:<j\xfcrgen@b.test>", r.RECIPIENT_SYNTAX),
         (b"TO:<a@b.test> FOO=1", r.UNKNOWN_PARAMETER),
-        (b"TO:<a@b.test> NOTIFY=NEVER", r.UNKNOWN_PARAMETER),
+        (b"TO:<a@b.test> SIZE=1", r.UNKNOWN_PARAMETER),
         (b"TO:<a@b.test> =", r.BAD_PARAMETER),
     ],
 )
@@ -433,7 +433,7 @@ def test_what_counts_as_a_verb() -> None:
     assert VERBS[b"MAIL"] is Verb.MAIL
     assert not {b".", b"CONNECT", b"UNKNOWN", b"unknown"} & set(VERBS)
     assert all(name == name.upper() for name in VERBS)
-    assert set(PARSERS) < set(VERBS.values())
+    assert set(PARSERS) == set(VERBS.values())
 
 
 @pytest.mark.parametrize(

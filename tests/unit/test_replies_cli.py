@@ -54,7 +54,7 @@ def test_neither_configuration_nor_data_is_looked_at(capsys: pytest.CaptureFixtu
     assert first == second != ""
 
 
-@pytest.mark.parametrize(("word", "count"), [("", len(TABLE)), ("DATA", len(find("DATA"))), ("552", 6)])
+@pytest.mark.parametrize(("word", "count"), [("", len(TABLE)), ("DATA", len(find("DATA"))), ("552", 7)])
 def test_json_has_each_pair_as_data(word: str, count: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replies", *word.split(), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)

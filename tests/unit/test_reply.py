@@ -123,7 +123,7 @@ def test_octets(reply: Reply, wire: bytes, text: str) -> None:
         (250, None, ("a\nb",)),
         (250, None, ("a\0",)),
         (250, None, ("a\tb",)),
-        (250, None, ("jürgen",)),
+        (250, None, ("j\u0085rgen",)),
         (250, None, ("ok", "x" * (MAX_TEXT + 1))),
     ],
 )
@@ -143,7 +143,7 @@ def test_the_catalogue(name: str) -> None:
     reply = (CATALOGUE | MADE)[name]
     assert (reply.enhanced is None) is (name in BARE)
     assert re.fullmatch(rb"(?:\d{3}-[ -~]*\r\n)*\d{3} [ -~]*\r\n", reply.wire)
-    assert reply.closes is (reply.code in (221, 421) or name == "BARE_OCTET_IN_DATA")
+    assert reply.closes is (reply.code in (221, 421) or name in ("BARE_OCTET_IN_DATA", "BAD_CHUNK"))
     if name in CODES:
         assert reply.code == CODES[name]
 

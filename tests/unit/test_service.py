@@ -41,7 +41,9 @@ def keywords(service: Service, peer: str = STRANGER) -> set[str]:
     return set(reply.lines[1:])
 
 
-USUAL = {"PIPELINING", "SIZE 12345", "8BITMIME", "ENHANCEDSTATUSCODES", "EXPN", "HELP"}
+LATER = ("SMTPUTF8", "CHUNKING", "BINARYMIME", "DSN", "DELIVERBY", "MT-PRIORITY", "RRVS")
+LIMITS = "LIMITS RCPTMAX=1000 MAILMAX=10000"
+USUAL = {LIMITS, "PIPELINING", "SIZE 12345", "8BITMIME", *LATER, "ENHANCEDSTATUSCODES", "EXPN", "HELP"}
 
 
 @pytest.mark.parametrize(

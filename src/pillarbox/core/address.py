@@ -1,7 +1,8 @@
 """Mail addresses as values: LocalPart, Domain, AddressLiteral, Mailbox.
 
 What is built here is valid and in one canonical form; nothing above this floor handles an address as a bare string.
-Knows the grammar of RFC 5321 §4.1.2 for addresses, not of commands. A reverse-path is `Mailbox | None`: None is `<>`.
+Knows the grammar of RFC 5321 §4.1.2 and RFC 6531 §3.3 for addresses, not of commands: where a local part may be other
+than ASCII is decided by whoever reads one. A reverse-path is `Mailbox | None`: None is `<>`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import idna
 MAX_LOCAL_PART = 64  # octets, RFC 5321 §4.5.3.1.1
 MAX_DOMAIN = 255  # octets, RFC 5321 §4.5.3.1.2
 
-_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010FFFF-]+"
 _DOT_STRING = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
-_QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~]|\\[ -~])*"')
+_QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\u0080-\U0010FFFF]|\\[ -~])*"')
 _LDH_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _LDH_DOMAIN = re.compile(rf"{_LDH_LABEL}(?:\.{_LDH_LABEL})*")
 _GENERAL_LITERAL = re.compile(r"\[([A-Za-z0-9-]*[A-Za-z0-9]):[!-Z^-~]+\]")
@@ -40,9 +41,11 @@ class LocalPart:
 
     @classmethod
     def parse(cls, source: str) -> LocalPart:
-        """From Dot-string or Quoted-string (RFC 5321 §4.1.2). Raises AddressError."""
-        if len(source) > MAX_LOCAL_PART:
+        """From Dot-string or Quoted-string (RFC 5321 §4.1.2, RFC 6531 §3.3). Raises AddressError."""
+        if len(source) > MAX_LOCAL_PART or (not source.isascii() and len(source.encode()) > MAX_LOCAL_PART):
             raise AddressError(f"local part longer than {MAX_LOCAL_PART} octets")
+        if not source.isascii() and not source.isprintable():  # controls, line ends and marks that turn a text around
+            raise AddressError("local part holds characters that can't be seen")
         if _DOT_STRING.fullmatch(source):
             return cls(source)
         if _QUOTED_STRING.fullmatch(source):
@@ -143,6 +146,11 @@ class Mailbox:
     def parse(cls, source: str) -> Mailbox:
         """From `local@domain` without angle brackets. Raises AddressError, UnknownLiteral."""
         return _parse_mailbox(source)
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether it can stand where SMTPUTF8 is not offered; a domain always can, as A-labels (RFC 6531 §3.2)."""
+        return self._text.isascii()
 
     def __eq__(self, other: object) -> bool:
         return self._text == other._text if isinstance(other, Mailbox) else NotImplemented

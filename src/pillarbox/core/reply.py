@@ -56,16 +56,20 @@ class Reply:
         prefix = _prefix(self.enhanced)
         wire, count = "", len(self.lines)
         for number, line in enumerate(self.lines, start=1):
-            if not (line.isascii() and line.isprintable()) or len(line) > MAX_TEXT:
+            if not line.isprintable() or len(line.encode()) > MAX_TEXT:
                 raise ValueError(f"reply text has octets that may not stand there, or too many: {line!r}")
             mark = " " if number == count else "-"
             wire += f"{self.code}{mark}{prefix}{line}\r\n"
-        object.__setattr__(self, "wire", wire.encode("ascii"))
+        object.__setattr__(self, "wire", wire.encode())
 
     @property
     def bare(self) -> Reply:
         """The same without its enhanced code, for where none may stand (RFC 2034 §4)."""
         return Reply(self.code, None, self.lines, self.closes)
+
+    @property
+    def is_ascii(self) -> bool:
+        return self.wire.isascii()
 
     def __str__(self) -> str:
         return f"{self.code} {_prefix(self.enhanced)}{' / '.join(self.lines)}"
@@ -142,9 +146,14 @@ AUTH_NEEDED = _reply(530, "5.7.0", "Authentication required")  # RFC 4954 §6
 
 SENDER_OK = _reply(250, "2.1.0", "Sender accepted")
 SENDER_SYNTAX = _reply(501, "5.1.7", "Syntax: MAIL FROM:<reverse-path> [parameters]")
+PRIORITY_LOWERED = _reply(250, "2.3.6", "0 is the priority of this message")  # RFC 6710 §4.1
+HELD_TOO_LONG = _reply(501, "5.5.4", "Can't be held for as long as that")  # RFC 4865 §4
 RECIPIENT_OK = _reply(250, "2.1.5", "Recipient accepted")
 RECIPIENT_SYNTAX = _reply(501, "5.1.3", "Syntax: RCPT TO:<forward-path> [parameters]")
-NON_ASCII_PATH = _reply(553, "5.6.7", "Address is not ASCII and SMTPUTF8 is not offered")
+MOVED_UNSAID = _reply(
+    551, "5.6.8", "User not local; the new address is not ASCII, ask with SMTPUTF8"
+)  # RFC 6531 §3.7.4.2
+NON_ASCII_PATH = _reply(553, "5.6.7", "Address is not ASCII, and MAIL has not asked for SMTPUTF8")
 BAD_PARAMETER = _reply(501, "5.5.4", "Parameter value not understood")
 UNKNOWN_PARAMETER = _reply(555, "5.5.4", "Parameter not recognised")
 SENDER_UNKNOWN = _reply(550, "5.1.8", "Sender's domain does not exist, or has no host that takes mail")
@@ -164,12 +173,21 @@ START_DATA = _reply(354, None, "End data with <CRLF>.<CRLF>")
 TOO_BIG = _reply(552, "5.3.4", "Message size exceeds the limit")
 LOOP = _reply(554, "5.4.6", "Too many Received fields: the message is looping")
 FORWARDING_LOOP = _reply(554, "5.4.6", "The message was forwarded by this address before: it is looping")
+BARE_OCTET_IN_HEADER = _reply(554, "5.6.0", "Bare CR, bare LF or NUL in the header section")
 HEADER_TOO_BIG = _reply(554, "5.6.0", "Header section too large")
 BARE_OCTET_IN_DATA = _reply(554, "5.6.0", "Bare CR, bare LF or NUL in the message", closes=True)
 NO_SPACE = _reply(452, "4.3.1", "Insufficient system storage")
 SPOOL_FAULT = _reply(451, "4.3.0", "Message could not be stored, try again later")
 LOCAL_FAULT = _reply(451, "4.3.0", "Local error in processing, try again later")
 
+
+# --- BDAT (RFC 3030)
+
+CHUNK_OK = _reply(250, "2.0.0", "Chunk taken")
+BAD_CHUNK = _reply(501, "5.5.4", "Syntax: BDAT size [LAST]; where the next command begins can't be told", closes=True)
+CHUNKS_BEGUN = _reply(503, "5.5.1", "The message comes in by BDAT: only BDAT or RSET may follow")
+CHUNK_REFUSED = _reply(503, "5.5.1", "A chunk before was refused: say RSET")
+BINARY_NEEDS_BDAT = _reply(503, "5.5.1", "BODY=BINARYMIME can't be sent by DATA, only by BDAT")  # RFC 3030 §3
 
 _SAFE = EnhancedCode(2, 0, 0)
 
@@ -239,6 +257,8 @@ RESET_OK = _reply(250, "2.0.0", "Flushed")
 RESET_CLASSIC = _reply(200, "2.0.0", "Flushed")  # RFC 876; only with compat = "classic"
 NOOP_OK = _reply(250, "2.0.0", "OK")
 NOOP_CLASSIC = _reply(200, "2.0.0", "OK")
+VERIFY_NEEDS_UTF8 = _reply(553, "5.6.8", "The answer is not ASCII: ask with SMTPUTF8")  # RFC 6531 §3.7.4.2
+EXPAND_NEEDS_UTF8 = _reply(550, "5.6.8", "The answer is not ASCII: ask with SMTPUTF8")
 CANNOT_VERIFY = _reply(252, "2.5.0", "Cannot VRFY user, but will accept message and attempt delivery")
 CANNOT_EXPAND = _reply(252, "2.5.0", "Cannot EXPN list, but will accept message and attempt delivery")
 NO_SUCH_TOPIC = _reply(504, "5.5.4", "No help on that; HELP alone lists the topics")

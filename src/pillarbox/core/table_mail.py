@@ -40,7 +40,10 @@ _HELLO_OK = Case("", "The argument is a domain or an address literal.", _HELLO)
 _HELLO_SYNTAX = Case("", "There is no argument, or it is neither a domain nor an address literal.")
 _HELLO_LITERAL = Case("", "The argument is an address literal of a type that is not implemented, such as [X400:x].")
 _IMPERSONATION = Case("", "The name is our own configured one, and the client is not in relay.networks.", ORDER)
-_SENDER_OK = Case("2.1.0", "The sender is accepted, and a transaction is open.")
+_SENDER_OK = Case(
+    "2.1.0 2.3.6",
+    "The sender is accepted, and a transaction is open (2.1.0), but not with the MT-PRIORITY that was asked for (2.3.6).",
+)
 _SENDER_TOO_BIG = Case("5.3.4", "The declared SIZE is above limits.message_size.", _SIZE)
 _SENDER_SYNTAX = Case(
     "5.1.7 5.5.4",
@@ -184,7 +187,12 @@ PAGES: tuple[Page, ...] = (
                 "(5.4.6), the client may not relay (5.7.1) or not post to the list (5.7.2), or the message is for "
                 "terminals only and nobody here is meant (5.3.3).",
             ),
-            551: Case("5.1.6", "The address is a forward made with --moved: its mail is not passed on.", _FORWARDS),
+            551: Case(
+                "5.1.6 5.6.8",
+                "The address is a forward made with --moved: its mail is not passed on; the new one is told (5.1.6), "
+                "unless it is not ASCII and MAIL has not asked for SMTPUTF8 (5.6.8).",
+                _FORWARDS,
+            ),
             552: Case("5.2.2", "The mailbox is above its quota, or would be with a message of the declared SIZE."),
             553: NOT_ASCII,
             450: Case(

@@ -14,6 +14,7 @@ from pillarbox.core.table_page import (
     NO_MAIL,
     NOT_ENTITLED,
     NOT_OFFERED,
+    NOT_ON_ODMR,
     ORDER,
     OUTSIDE,
     TOO_LONG,
@@ -27,6 +28,7 @@ _ROLES = "RFC 821 section 3.8"
 _AUTH = "RFC 4954 section 4"
 _AUTH_CODES = "RFC 4954 section 6"
 _TLS = "RFC 3207 section 4"
+_BDAT = "RFC 3030 section 2"
 _ETRN = "RFC 1985 section 5.1"
 _ATRN = "RFC 2645 section 5.2.1"
 
@@ -64,9 +66,9 @@ PAGES: tuple[Page, ...] = (
             ),
             551: Case("5.1.6", "The client may ask, and the user has moved to another address.", _ASKING),
             553: Case(
-                "5.1.3 5.1.4",
-                "The client may ask, and several users are meant, who are listed (5.1.4), or the address can't be "
-                "parsed (5.1.3).",
+                "5.1.3 5.1.4 5.6.8",
+                "The client may ask, and several users are meant, who are listed (5.1.4), the address can't be "
+                "parsed (5.1.3), or the answer is not ASCII and SMTPUTF8 was not asked for (5.6.8).",
                 _ASKING,
             ),
             500: TOO_LONG,
@@ -85,9 +87,10 @@ PAGES: tuple[Page, ...] = (
         {
             250: Case("2.1.5", "The client may ask, and the list shows its members to them.", _ASKING),
             550: Case(
-                "5.1.1 5.1.4 5.7.2",
-                "The client may ask, and there is no list of that name (5.1.1), there are several (5.1.4), or the list "
-                "does not show its members to them (5.7.2).",
+                "5.1.1 5.1.4 5.6.8 5.7.2",
+                "The client may ask, and there is no list of that name (5.1.1), there are several (5.1.4), the list "
+                "does not show its members to them (5.7.2), or a member's address is not ASCII and SMTPUTF8 was not "
+                "asked for (5.6.8).",
                 _ASKING,
             ),
             500: TOO_LONG,
@@ -274,7 +277,41 @@ PAGES: tuple[Page, ...] = (
             521: NO_MAIL,
         },
     ),
-    _not_built("BDAT", "BDAT size [LAST]", "Would send a piece of a message.", "RFC 3030 section 2"),
+    Page(
+        "BDAT",
+        "BDAT size [LAST]",
+        "Sends a piece of a message, of so many octets; LAST ends the message, and asks the server to take it.",
+        _BDAT,
+        {},
+        {
+            250: Case("2.0.0", "The chunk is taken; behind the last one, the message is on the disk.", _BDAT),
+            421: CLOSING,
+            450: Case("4.2.1", "The message is for terminals only, and one was gone or too slow.", _BDAT),
+            451: Case("4.3.0", "The message could not be stored."),
+            452: Case("4.3.1", "There is no room on the disk for the message."),
+            501: Case(
+                "5.5.4",
+                "The line can't be understood, so that nobody knows where the next command begins: the connection is "
+                "closed.",
+                _BDAT,
+            ),
+            502: NOT_ON_ODMR,
+            503: Case(
+                "5.5.1",
+                "No transaction is open, it has no recipient so far, or a chunk before was refused; the octets are "
+                "thrown away.",
+                _BDAT,
+            ),
+            521: NO_MAIL,
+            552: Case("5.3.4", "The message is above limits.message_size; behind SEND, above 64 KiB.", _BDAT),
+            554: Case(
+                "5.4.6 5.5.1 5.6.0",
+                "Every recipient was refused (5.5.1), the message is looping (5.4.6), or its header section is too "
+                "large or holds a bare CR, a bare LF or a NUL (5.6.0).",
+                _BDAT,
+            ),
+        },
+    ),
     Page(
         "unknown",
         "(any other word)",

@@ -90,4 +90,4 @@ CLASSIC = Case(
     classic_only=True,
 )
 UNKNOWN_PARAMETER = Case("5.5.4", "A parameter belongs to no extension that is offered.", EXTENSIONS)
-NOT_ASCII = Case("5.6.7", "The path is not ASCII, and SMTPUTF8 is not offered.", "RFC 6531 section 3.5")
+NOT_ASCII = Case("5.6.7", "The path is not ASCII, and MAIL has not asked for SMTPUTF8.", "RFC 6531 section 3.5")

@@ -27,7 +27,8 @@ def verify(service: Service, client: Client, event: Verify) -> Step:
         return client.erred(r.UNKNOWN_PARAMETER_OF_COMMAND)
     if not client.may(Verb.VRFY):
         return client.probed(r.CANNOT_VERIFY)
-    return vrfy(service.directory, event.argument, hostname=service.hostname)
+    reply = vrfy(service.directory, event.argument, hostname=service.hostname)
+    return reply if event.utf8 or reply.is_ascii else r.VERIFY_NEEDS_UTF8
 
 
 def expand(service: Service, client: Client, event: Expand) -> Step:
@@ -37,7 +38,8 @@ def expand(service: Service, client: Client, event: Expand) -> Step:
     if not client.may(Verb.EXPN):
         return client.probed(r.CANNOT_EXPAND)
     user = client.user.mailbox if client.user is not None else None
-    return expn(service.directory, event.argument, user=user)
+    reply = expn(service.directory, event.argument, user=user)
+    return reply if event.utf8 or reply.is_ascii else r.EXPAND_NEEDS_UTF8
 
 
 def help_on(service: Service, client: Client, event: Help) -> Step:

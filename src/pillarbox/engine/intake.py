@@ -12,6 +12,7 @@ from pillarbox.core.envelope import Envelope, MessageId
 from pillarbox.core.message import HeaderView, Hop, header_end, view_header
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message, Octets
+from pillarbox.smtp.framing import has_bare_octet
 
 MAX_HEADER = 128 * 1024  # octets of a header section
 SMALL = MAX_HEADER  # octets of text up to which a message stays in memory until it is whole
@@ -22,10 +23,23 @@ MAX_HOPS = 100  # Received fields, RFC 5321 §6.3
 class Intake:
     """The message with our trace field in front of it."""
 
-    __slots__ = ("_chunks", "_held", "_limit", "fault", "header", "id", "octets", "size", "spilled", "trace_size")
+    __slots__ = (
+        "_chunks",
+        "_held",
+        "_limit",
+        "by_chunks",
+        "fault",
+        "header",
+        "id",
+        "octets",
+        "size",
+        "spilled",
+        "trace_size",
+    )
 
     def __init__(self, message_id: MessageId, trace: bytes, limit: int) -> None:
         """`limit`: octets of the message without our trace field (RFC 1870 §4 counts without stuffed dots)."""
+        self.by_chunks = False  # it comes by BDAT, and so may hold any octets
         self.id = message_id
         self.fault: Reply | None = None
         self.header: HeaderView | None = None
@@ -65,7 +79,9 @@ class Intake:
 
     def finish(self, octets: bytes, *, bare: bool) -> bytes:
         """The last piece. Gives what was not spilled, with the header read; look at `fault` before using it."""
-        if bare:
+        if bare and self.by_chunks:  # RFC 3030 §3
+            self.octets |= Octets.BINARY
+        elif bare:
             self.fail(r.BARE_OCTET_IN_DATA)
             self.fault = r.BARE_OCTET_IN_DATA  # whatever else is wrong: this one closes the channel
             return b""
@@ -113,6 +129,8 @@ class Intake:
         if end is None or end - self.trace_size > MAX_HEADER:
             return False
         section = octets[self.trace_size : end]
+        if self.by_chunks and has_bare_octet(section):  # no encoding could carry it on
+            self.fail(r.BARE_OCTET_IN_HEADER)
         self.header = view_header(section)
         if not section.isascii():
             self.octets |= Octets.UTF8_HEADER

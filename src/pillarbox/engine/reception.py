@@ -12,9 +12,10 @@ from functools import partial
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import AddressLiteral, Domain, Mailbox
-from pillarbox.core.envelope import Envelope, Mode, Recipient
+from pillarbox.core.envelope import NO_RCPT_OPTIONS, BodyType, Envelope, Mode, Recipient
 from pillarbox.core.message import Hop, received_field
 from pillarbox.core.reply import Reply
+from pillarbox.engine.extensions import is_plain, refusal_of_options, settled_options
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import (
@@ -34,7 +35,7 @@ from pillarbox.engine.ports import (
 from pillarbox.engine.questions import Accept, Ask, AskSenderDomain, AskUsage, Drop, SenderDomain, Show, Spill, Step
 from pillarbox.engine.service import Client, Service
 from pillarbox.engine.terminal import terminal_text
-from pillarbox.smtp.events import BodyChunk, BodyEnd, MailFrom, RcptTo
+from pillarbox.smtp.events import BodyChunk, BodyEnd, ChunkEnd, MailFrom, RcptTo
 from pillarbox.smtp.states import Verb
 
 MAX_TERMINAL = 64 * 1024  # octets of a message that is shown on a terminal
@@ -70,6 +71,8 @@ def refusal_of_sender(service: Service, client: Client, event: MailFrom) -> Repl
             return r.TOO_MANY_SHOWN
     if event.size > _size_limit(service, event.mode):
         return r.TOO_BIG  # RFC 1870 §6.1
+    if not is_plain(event) and (refusal := refusal_of_options(service, client, event)) is not None:
+        return refusal
     fault = service.spool_fault(event.size)
     return None if fault is None else spool_refusal(fault)
 
@@ -93,7 +96,7 @@ def judged_sender(found: SenderDomain) -> Reply | None:
 class Reception:
     """The transaction, from the accepted sender on."""
 
-    __slots__ = ("_client", "_hop", "_intake", "_mail", "_service", "recipients")
+    __slots__ = ("_client", "_hop", "_intake", "_mail", "_options", "_service", "recipients")
 
     def __init__(self, service: Service, client: Client, hop: Hop, mail: MailFrom) -> None:
         self._service = service
@@ -102,6 +105,7 @@ class Reception:
         self._mail = mail
         self.recipients: dict[Mailbox, Recipient] = {}
         self._intake: Intake | None = None
+        self._options = NO_RCPT_OPTIONS  # of the RCPT that is being answered
 
     @property
     def spilled(self) -> Drop | None:
@@ -112,7 +116,9 @@ class Reception:
     # --- RCPT
 
     def rcpt_to(self, event: RcptTo) -> Step:
-        recipient = event.recipient
+        recipient, self._options = event.recipient, event.options
+        if event.international and not self._mail.options.smtputf8:
+            return r.NON_ASCII_PATH  # RFC 6531 §3.5
         if type(recipient.domain) is AddressLiteral:
             recipient = self._at_home(recipient, recipient.domain)
         resolution = self._service.directory.resolve(recipient)
@@ -121,8 +127,11 @@ class Reception:
         if type(resolution) is Relayed or (type(resolution) is NotLocal and self._client.may_relay):
             return self._elsewhere(recipient)
         if type(resolution) is Moved:
-            return self._client.probed(r.moved(str(resolution.to)))
+            return self._client.probed(self._moved(resolution.to))
         return self._client.probed(_REFUSALS[type(resolution)])
+
+    def _moved(self, to: Mailbox) -> Reply:
+        return r.moved(str(to)) if to.is_ascii or self._mail.options.smtputf8 else r.MOVED_UNSAID
 
     def _at_home(self, recipient: Mailbox, literal: AddressLiteral) -> Mailbox:
         """Our own IP address stands for this host (RFC 1123 §5.2.17, RFC 5321 §2.3.4): who logs in by that name."""
@@ -181,27 +190,62 @@ class Reception:
             return r.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10; an alias counts with all it stands for
         for target in targets:
             if target not in recipients:
-                recipients[target] = Recipient(target, recipient, owners.get(target) if owners else None)
-        return r.RECIPIENT_OK if accepted.announced is None else r.announced(str(accepted.announced))
+                owner = owners.get(target) if owners else None
+                options = self._options if owner is None else NO_RCPT_OPTIONS  # RFC 3461 §5.2.7.1
+                recipients[target] = Recipient(target, recipient, owner, options)
+        announced = accepted.announced
+        if announced is None or not (announced.is_ascii or self._mail.options.smtputf8):
+            return r.RECIPIENT_OK
+        return r.announced(str(announced))
 
     # --- the message
 
     def data(self) -> Reply:
-        service = self._service
-        fault = service.spool_fault(0)
+        if self._mail.body_type is BodyType.BINARY_MIME:
+            return r.BINARY_NEEDS_BDAT
+        fault = self._service.spool_fault(0)
         if fault is not None and not isinstance(fault, SpoolFull):
             return r.SPOOL_FAULT
+        self._intake = self._begun()
+        return r.START_DATA
+
+    def _begun(self) -> Intake:
+        service = self._service
         message_id = service.ids.next()
         originals = {recipient.original for recipient in self.recipients.values()}
         only = str(originals.pop()) if len(originals) == 1 else None
         trace = received_field(self._hop, str(message_id), service.clock.now(), only)
-        self._intake = Intake(message_id, trace, _size_limit(service, self._mail.mode))
-        return r.START_DATA
+        return Intake(message_id, trace, _size_limit(service, self._mail.mode))
+
+    def _begun_by_chunks(self) -> Intake:
+        """The first BDAT has come: what DATA would have been told is told behind the chunk."""
+        intake = self._intake = self._begun()
+        intake.by_chunks = True
+        fault = self._service.spool_fault(0)
+        if fault is not None and not isinstance(fault, SpoolFull):
+            intake.fail(r.SPOOL_FAULT)
+        return intake
 
     def chunk(self, event: BodyChunk) -> Ask | None:
+        intake = self._intake or self._begun_by_chunks()
+        piece = intake.add(event.octets)
+        return Ask(Spill(intake.id, piece), self._spilled) if piece is not None else None
+
+    def chunk_end(self, event: ChunkEnd) -> Step:
+        """RFC 3030 §2: each chunk has its reply, the last one that of the message."""
+        intake = self._intake or self._begun_by_chunks()
+        if event.last:
+            return self.end(BodyEnd(event.octets, event.bare))
+        piece = intake.add(event.octets)
+        return self._chunk_taken() if piece is None else Ask(Spill(intake.id, piece), self._chunk_spilled)
+
+    def _chunk_spilled(self, fault: SpoolError | None) -> Reply:
+        self._spilled(fault)
+        return self._chunk_taken()
+
+    def _chunk_taken(self) -> Reply:
         assert self._intake is not None
-        piece = self._intake.add(event.octets)
-        return Ask(Spill(self._intake.id, piece), self._spilled) if piece is not None else None
+        return self._intake.fault or r.CHUNK_OK
 
     def _spilled(self, fault: SpoolError | None) -> None:
         assert self._intake is not None
@@ -236,7 +280,8 @@ class Reception:
 
     def _message(self, intake: Intake, rest: bytes) -> Message:
         service, mail = self._service, self._mail
-        envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type)
+        options = settled_options(service, self._client, mail)
+        envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type, options)
         return intake.message(rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now())
 
     def _accepted(self, fault: SpoolError | None) -> Reply:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import product
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain
@@ -62,6 +64,16 @@ COMMANDS: Mapping[Verb, Access] = {
     Verb.ETRN: Access.OFF,
 }
 TO_TERMINALS = (Verb.SEND, Verb.SOML, Verb.SAML)
+_MAIL_KEYWORDS = (
+    "8BITMIME",
+    "SMTPUTF8",
+    "CHUNKING",
+    "BINARYMIME",
+    "DSN",
+    "DELIVERBY",
+    "MT-PRIORITY",
+    "RRVS",
+)
 _ODMR_ONLY = frozenset(
     (Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH, Verb.ATRN, Verb.NOOP, Verb.RSET, Verb.QUIT)
 )  # RFC 2645 §5
@@ -95,8 +107,9 @@ class Service:
     classic: bool = False  # gives the odd pairs of the classical table, too
     checks_sender_domain: bool = False
     proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
+    future_release: int = 0  # seconds that a message may be held for at its sender's wish (RFC 4865); 0: not offered
     offer: Offer = field(init=False, repr=False, compare=False)
-    _ehlo: Mapping[tuple[bool, bool], Reply] = field(init=False, repr=False, compare=False)  # by STARTTLS and AUTH
+    _ehlo: Mapping[tuple[bool, bool, bool], Reply] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         withheld = {verb for verb, access in self.commands.items() if access is Access.OFF}
@@ -107,19 +120,27 @@ class Service:
         if self.tls is not TlsMode.STARTTLS:
             withheld.add(Verb.STARTTLS)
         object.__setattr__(self, "offer", Offer(frozenset(withheld)))
-        keywords, auth = self._keywords(), (f"AUTH {' '.join(MECHANISMS)}",)
         replies = {
-            (starttls, auths): r.ehlo(str(self.hostname), keywords + ("STARTTLS",) * starttls + auth * auths)
-            for starttls in (False, True)
-            for auths in (False, True)
+            (secure, starttls, auth): r.ehlo(
+                str(self.hostname), self._keywords(secure=secure, starttls=starttls, auth=auth)
+            )
+            for secure, starttls, auth in product((False, True), repeat=3)
         }
         object.__setattr__(self, "_ehlo", replies)
 
-    def _keywords(self) -> tuple[str, ...]:
+    def _keywords(self, *, secure: bool, starttls: bool, auth: bool) -> tuple[str, ...]:
         """Only what is not answered 500 or 502 later (RFC 5321 §4.1.1.1)."""
-        mail = () if self.odmr else ("PIPELINING", f"SIZE {self.message_size}", "8BITMIME")
+        limits = f"LIMITS RCPTMAX={self.recipients} MAILMAX={self.transactions}"  # RFC 9422 §3
+        mail = () if self.odmr else ("PIPELINING", f"SIZE {self.message_size}", *_MAIL_KEYWORDS, limits)
         verbs = [verb.value for verb in _KEYWORDS if self.offer.has(verb)]
-        return (*mail, "ENHANCEDSTATUSCODES", *verbs)
+        return (
+            *mail,
+            "ENHANCEDSTATUSCODES",
+            *verbs,
+            *("REQUIRETLS",) * (secure and not self.odmr),  # RFC 8689 §2
+            *("STARTTLS",) * starttls,
+            *(f"AUTH {' '.join(MECHANISMS)}",) * auth,
+        )
 
     @property
     def greeting(self) -> Reply:
@@ -132,7 +153,12 @@ class Service:
 
     def ehlo(self, client: Client) -> Reply:
         starttls = self.tls is TlsMode.STARTTLS and not client.secure
-        return self._ehlo[starttls, client.may_authenticate]
+        if not self.future_release:
+            return self._ehlo[client.secure, starttls, client.may_authenticate]
+        keywords = self._keywords(secure=client.secure, starttls=starttls, auth=client.may_authenticate)
+        latest = datetime.fromtimestamp(self.clock.now() + self.future_release, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        future = f"FUTURERELEASE {self.future_release} {latest}"  # RFC 4865 §3
+        return r.ehlo(str(self.hostname), (*keywords, future))
 
     def access(self, verb: Verb) -> Access:
         return Access.AUTH if self.odmr else self.commands[verb]

@@ -16,6 +16,7 @@ from pillarbox.core.address import Domain
 from pillarbox.core.message import Hop
 from pillarbox.core.reply import Reply
 from pillarbox.engine import inquiries, login, turning
+from pillarbox.engine.extensions import is_plain, sender_accepted
 from pillarbox.engine.questions import Accept, Ask, Drop, Question, SenderDomain, Step
 from pillarbox.engine.reception import Reception, judged_sender, question_of_sender, refusal_of_sender
 from pillarbox.engine.service import Client, Service
@@ -25,6 +26,7 @@ from pillarbox.smtp.events import (
     AuthResponse,
     BodyChunk,
     BodyEnd,
+    ChunkEnd,
     DataCommand,
     Etrn,
     Expand,
@@ -125,10 +127,18 @@ class Session:
         return self._cleared(reply)
 
     def _reset(self, event: Reset) -> Step:
-        return self._cleared(r.RESET_CLASSIC if self._service.classic else r.RESET_OK)
+        reply = r.RESET_CLASSIC if self._service.classic else r.RESET_OK
+        return reply if self._reception is None else self._cleared(reply)
 
-    def _cleared(self, reply: Reply) -> Reply:
-        """End the transaction. Addresses that were named and got no message were asked for (RFC 5321 §7.3)."""
+    def _cleared(self, reply: Reply) -> Step:
+        """End the transaction, and forget what has come of its message by BDAT."""
+        spilled = None if self._reception is None else self._reception.spilled
+        if spilled is not None:
+            return Ask(spilled, lambda _: self._counted(reply))
+        return self._counted(reply)
+
+    def _counted(self, reply: Reply) -> Reply:
+        """Addresses that were named and got no message were asked for (RFC 5321 §7.3)."""
         reception, self._reception = self._reception, None
         if reception is None or not reception.recipients:
             return reply
@@ -162,11 +172,11 @@ class Session:
     def _begin(self, event: MailFrom) -> Reply:
         self._transactions += 1
         client, hop = self._client, self._hop
-        if client.secure or client.user is not None:  # RFC 3848
-            known = "S" * client.secure + "A" * (client.user is not None)
-            hop = hop._replace(protocol=f"ESMTP{known}")
+        if client.secure or client.user is not None or event.options.smtputf8:  # RFC 3848, RFC 6531 §4.3
+            base = "UTF8SMTP" if event.options.smtputf8 else "ESMTP"
+            hop = hop._replace(protocol=base + "S" * client.secure + "A" * (client.user is not None))
         self._reception = Reception(self._service, self._client, hop, event)
-        return r.SENDER_OK
+        return r.SENDER_OK if is_plain(event) else sender_accepted(client, event)
 
     def _rcpt_to(self, event: RcptTo) -> Step:
         assert self._reception is not None
@@ -188,11 +198,21 @@ class Session:
         self._ending = True
         return step
 
+    def _chunk_end(self, event: ChunkEnd) -> Step:
+        assert self._reception is not None
+        step = self._reception.chunk_end(event)
+        if not event.last:
+            return step
+        if type(step) is Reply:
+            return self._ended(step)
+        self._ending = True
+        return step
+
     def _ended(self, reply: Reply) -> Reply:
         """The transaction is over. Addresses whose message was refused for good were asked for, as with RSET."""
         self._ending = False
         if reply.code // 100 == 5:
-            return self._cleared(reply)
+            return self._counted(reply)
         self._reception = None
         return reply
 
@@ -239,6 +259,7 @@ _HANDLERS: Mapping[type, Callable[[Session, Any], Step]] = {
     DataCommand: Session._data,
     BodyChunk: Session._body_chunk,
     BodyEnd: Session._body_end,
+    ChunkEnd: Session._chunk_end,
     Reset: Session._reset,
     Noop: Session._noop,
     Quit: Session._quit,

@@ -34,7 +34,7 @@ _PARAMETER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*=\S*")  # RFC 5321 §4.1.2, es
 
 
 def parameter_fault(argument: str) -> bool:
-    """Whether a parameter stands behind the name (RFC 6531 §3.7.4.2 has one); no extension that is offered has any.
+    """Whether a parameter stands behind the name; the only one that is known, SMTPUTF8, was taken off before.
 
     Behind an address that is anything at all; behind a word other words may be part of the name.
     """

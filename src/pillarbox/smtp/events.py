@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import BodyType, Mode
+from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, BodyType, MailOptions, Mode, RcptOptions
 from pillarbox.core.reply import EnhancedCode, Reply
 from pillarbox.smtp.states import Verb
 
@@ -30,6 +30,15 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """BY: in how many seconds from now the message is to be delivered (RFC 2852 §4)."""
+
+    seconds: int  # by-mode N: may be 0 or less, for a message that is late already
+    returns: bool
+    trace: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MailFrom:
     """MAIL, SEND, SOML or SAML. `size` is what the client declared, 0 where it declared none."""
 
@@ -37,11 +46,16 @@ class MailFrom:
     size: int
     body_type: BodyType
     mode: Mode = Mode.MAIL
+    options: MailOptions = NO_MAIL_OPTIONS  # but for what depends on the clock: the next two
+    within: Within | None = None
+    hold_for: int | None = None  # seconds (RFC 4865)
 
 
 @dataclass(frozen=True, slots=True)
 class RcptTo:
     recipient: Mailbox
+    options: RcptOptions = NO_RCPT_OPTIONS
+    international: bool = False  # the command was not ASCII
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,17 @@ class BodyEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkEnd:
+    """The last octets of a BDAT's chunk (RFC 3030 §2). `last`: and of the message; then `bare` tells whether there was
+    a bare CR, LF or NUL somewhere in it, which is allowed here. BodyChunk may have come before, from the first BDAT on.
+    """
+
+    octets: bytes
+    last: bool
+    bare: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """RSET."""
 
@@ -81,16 +106,18 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """VRFY."""
+    """VRFY. `utf8`: the reply may be other than ASCII (RFC 6531 §3.7.4.2)."""
 
     argument: str
+    utf8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """EXPN."""
+    """EXPN. `utf8` as with VRFY."""
 
     argument: str
+    utf8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +184,7 @@ ServerEvent = (
     | DataCommand
     | BodyChunk
     | BodyEnd
+    | ChunkEnd
     | Reset
     | Noop
     | Quit

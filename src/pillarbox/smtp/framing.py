@@ -7,6 +7,7 @@ speed of `bytes.find` and `bytes.replace`, never line by line.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from io import IncrementalNewlineDecoder
 
@@ -121,6 +122,47 @@ class DataReader:
             piece = piece[2:]
         if not self.bare:
             self.bare = has_bare_octet(piece)
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a BDAT announces: so many octets of any kind, and whether they end the message (RFC 3030 §2)."""
+
+    size: int
+    last: bool
+
+
+class ChunkReader:
+    """The octets of one message that comes by BDAT: exactly as many as each chunk announced, whatever they are."""
+
+    __slots__ = ("_due", "_tail", "bare", "last", "rest")
+
+    def __init__(self) -> None:
+        self._due = 0
+        self._tail = b""  # a CR at the end of what has been looked at
+        self.bare = False  # a bare CR, bare LF or NUL was seen
+        self.last = False  # the chunk that is coming in ends the message
+        self.rest = b""  # what came behind the chunk
+
+    def begin(self, chunk: Chunk) -> None:
+        self._due = chunk.size
+        self.last = chunk.last
+
+    @property
+    def done(self) -> bool:
+        """The chunk is whole."""
+        return not self._due
+
+    def feed(self, octets: bytes) -> bytes:
+        """The next piece of the chunk; may be empty."""
+        piece, self.rest = octets[: self._due], octets[self._due :]
+        self._due -= len(piece)
+        if not self.bare:
+            looked_at = self._tail + piece
+            end_of_message = self.last and not self._due
+            self._tail = b"\r" if looked_at.endswith(b"\r") and not end_of_message else b""
+            self.bare = has_bare_octet(looked_at[: len(looked_at) - len(self._tail)])
         return piece
 
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import AddressError, Domain, LocalPart, Mailbox, UnknownLiteral, parse_host
-from pillarbox.core.envelope import BodyType, Mode
+from pillarbox.core.envelope import NO_RCPT_OPTIONS, Mode
 from pillarbox.smtp.events import (
     Atrn,
     Authenticate,
@@ -37,6 +37,8 @@ from pillarbox.smtp.events import (
     Turn,
     Verify,
 )
+from pillarbox.smtp.framing import Chunk
+from pillarbox.smtp.parameters import NO_MAIL_PARAMETERS, Fault, mail_parameters, rcpt_parameters
 from pillarbox.smtp.states import Verb
 
 _REMEMBERED = 4096  # arguments whose meaning is kept: addresses come again, and what they mean is in the octets alone
@@ -45,21 +47,12 @@ _PATH = rb'[ \t]*<([^"<>\s]*(?:"(?:[^"\\]|\\.)*"[^"<>\s]*)*)>(?:[ \t]+(.*))?'
 _FROM = re.compile(rb"FROM:" + _PATH, re.IGNORECASE | re.DOTALL)
 _TO = re.compile(rb"TO:" + _PATH, re.IGNORECASE | re.DOTALL)
 _SOURCE_ROUTE = re.compile(r"@[^@,:\s]+(?:,@[^@,:\s]+)*:")
-_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")  # RFC 5321 §4.1.2 esmtp-param
-_NO_PARAMETERS = (0, BodyType.SEVEN_BIT)
-_SIZE = re.compile(r"\d{1,20}")  # RFC 1870 §3
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 §4
+_SMTPUTF8 = re.compile(rb"[ \t]+SMTPUTF8$", re.IGNORECASE)
+_CHUNK = re.compile(rb"(\d{1,18})([ \t]+LAST)?[ \t]*", re.IGNORECASE)  # RFC 3030 §2
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 §3.1
 _CLASSIC_PARAMETER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*=[!-<>-~]+")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HELLO_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-
-
-class _Fault(Exception):
-    """Carries the reply out of a parser."""
-
-    def __init__(self, reply: r.Reply) -> None:
-        self.reply = reply
 
 
 def _hello(verb: Verb, argument: bytes) -> ServerEvent:
@@ -88,37 +81,29 @@ _SYNTAX = {Verb.MAIL: r.SENDER_SYNTAX, Verb.RCPT: r.RECIPIENT_SYNTAX}
 
 @lru_cache(maxsize=_REMEMBERED)
 def _mailbox(octets: bytes, verb: Verb) -> Mailbox | None:
-    """What a path names, None for an empty one. Raises _Fault."""
+    """What a path names, None for an empty one. Raises Fault."""
     syntax = _SYNTAX[verb]
     text = _path(octets, syntax)
     try:
         return Mailbox.parse(text) if text else None
     except AddressError as error:
-        raise _Fault(syntax) from error
+        raise Fault(syntax) from error
 
 
 def _path(octets: bytes, syntax: r.Reply) -> str:
     """The path without brackets and source route, which must be taken and ignored (RFC 5321 §4.1.1.3, appendix F.2)."""
     if len(octets) + 2 > MAX_PATH:
-        raise _Fault(syntax)
+        raise Fault(syntax)
     try:
-        text = octets.decode("ascii")
+        text = octets.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _Fault(_non_ascii(octets, syntax)) from error
+        raise Fault(syntax) from error
     if text.startswith("@"):
         route = _SOURCE_ROUTE.match(text)
         if route is None or route.end() == len(text):
-            raise _Fault(syntax)
+            raise Fault(syntax)
         return text[route.end() :]
     return text
-
-
-def _non_ascii(octets: bytes, syntax: r.Reply) -> r.Reply:
-    try:
-        octets.decode("utf-8")
-    except UnicodeDecodeError:
-        return syntax
-    return r.NON_ASCII_PATH  # RFC 6531 §3.5
 
 
 def _opening(verb: Verb, mode: Mode) -> Callable[[bytes, Domain], ServerEvent]:
@@ -132,44 +117,22 @@ def _opening(verb: Verb, mode: Mode) -> Callable[[bytes, Domain], ServerEvent]:
             return syntax
         try:
             sender = _mailbox(match[1], Verb.MAIL)
-            size, body_type = _mail_parameters(match[2]) if match[2] else _NO_PARAMETERS
-        except _Fault as fault:
+            found = mail_parameters(_text(match[2])) if match[2] else NO_MAIL_PARAMETERS
+        except Fault as fault:
             return Refused(verb, fault.reply)
-        return MailFrom(sender, size, body_type, mode)
+        if not argument.isascii() and not found.options.smtputf8:
+            return Refused(verb, r.NON_ASCII_PATH)  # RFC 6531 §3.5
+        return MailFrom(sender, found.size, found.body_type, mode, found.options, found.within, found.hold_for)
 
     return parse
 
 
-def _mail_parameters(octets: bytes) -> tuple[int, BodyType]:
-    size = 0
-    body_type = BodyType.SEVEN_BIT
-    for keyword, value in _parameters(octets).items():
-        if keyword == "SIZE":
-            if not _SIZE.fullmatch(value):
-                raise _Fault(r.BAD_PARAMETER)
-            size = int(value)
-        elif keyword == "BODY":
-            try:
-                body_type = BodyType(value.upper())  # RFC 6152 §3
-            except ValueError as error:
-                raise _Fault(r.BAD_PARAMETER) from error
-        elif keyword == "AUTH":
-            if not _XTEXT.fullmatch(value):  # RFC 4954 §5: taken from anyone, believed from nobody
-                raise _Fault(r.BAD_PARAMETER)
-        else:
-            raise _Fault(r.UNKNOWN_PARAMETER)  # RFC 5321 §4.1.1.11
-    return size, body_type
-
-
-def _parameters(octets: bytes) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in octets.split():
-        match = _PARAMETER.fullmatch(word)
-        keyword = match[1].decode("ascii").upper() if match else ""
-        if match is None or keyword in found:
-            raise _Fault(r.BAD_PARAMETER)
-        found[keyword] = (match[2] or b"").decode("ascii")
-    return found
+def _text(octets: bytes) -> str:
+    """Parameters. Raises Fault."""
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Fault(r.BAD_PARAMETER) from error
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -179,13 +142,15 @@ def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
     if match is None:
         return Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
     try:
-        if match[2] and _parameters(match[2]):
-            return Refused(Verb.RCPT, r.UNKNOWN_PARAMETER)
+        options = rcpt_parameters(_text(match[2])) if match[2] else NO_RCPT_OPTIONS
         if match[1].lower() == b"postmaster":
-            return RcptTo(Mailbox(LocalPart("postmaster"), hostname))
-        recipient = _mailbox(match[1], Verb.RCPT)
-        return RcptTo(recipient) if recipient is not None else Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
-    except _Fault as fault:
+            recipient = Mailbox(LocalPart("postmaster"), hostname)
+        elif (found := _mailbox(match[1], Verb.RCPT)) is not None:
+            recipient = found
+        else:
+            return Refused(Verb.RCPT, r.RECIPIENT_SYNTAX)
+        return RcptTo(recipient, options, international=not argument.isascii())
+    except Fault as fault:
         return Refused(Verb.RCPT, fault.reply)
 
 
@@ -214,14 +179,21 @@ def _noop(argument: bytes, _: Domain) -> ServerEvent:
     return Noop()
 
 
-def _named(verb: Verb, event: Callable[[str], ServerEvent]) -> Callable[[bytes, Domain], ServerEvent]:
-    """VRFY and EXPN (RFC 5321 §4.1.1.6, .7)."""
+def _named(verb: Verb, event: type[Verify | Expand]) -> Callable[[bytes, Domain], ServerEvent]:
+    """VRFY and EXPN (RFC 5321 §4.1.1.6, .7), with the parameter of RFC 6531 §3.7.4.2."""
 
     def parse(argument: bytes, _: Domain) -> ServerEvent:
         text = argument.strip()
-        if not text:
+        name = _SMTPUTF8.sub(b"", text)
+        utf8 = name != text
+        if not name:
             return Refused(verb, r.ARGUMENT_NEEDED)
-        return event(text.decode("ascii")) if text.isascii() else Refused(verb, r.BAD_ARGUMENT)
+        if not utf8 and not name.isascii():
+            return Refused(verb, r.BAD_ARGUMENT)
+        try:
+            return event(name.decode("utf-8"), utf8=utf8)
+        except UnicodeDecodeError:
+            return Refused(verb, r.BAD_ARGUMENT)
 
     return parse
 
@@ -284,7 +256,13 @@ def _etrn(argument: bytes, _: Domain) -> ServerEvent:
         return Refused(Verb.ETRN, r.BAD_ARGUMENT)
 
 
-Parser = Callable[[bytes, Domain], ServerEvent]
+def _bdat(argument: bytes, _: Domain) -> ServerEvent | Chunk:
+    """RFC 3030 §2. Behind a size that can't be read nobody knows where the next command begins."""
+    match = _CHUNK.fullmatch(argument.lstrip(b" \t"))
+    return Refused(Verb.BDAT, r.BAD_CHUNK) if match is None else Chunk(int(match[1]), last=match[2] is not None)
+
+
+Parser = Callable[[bytes, Domain], ServerEvent | Chunk]
 
 VERBS: Mapping[bytes, Verb] = {
     verb.value.encode(): verb for verb in Verb if verb not in (Verb.CONNECT, Verb.END_OF_DATA, Verb.UNKNOWN)
@@ -298,6 +276,7 @@ PARSERS: Mapping[Verb, Parser] = {
     Verb.SAML: _opening(Verb.SAML, Mode.SAML),
     Verb.RCPT: _rcpt,
     Verb.DATA: _bare(Verb.DATA, DataCommand()),
+    Verb.BDAT: _bdat,
     Verb.RSET: _rset,
     Verb.NOOP: _noop,
     Verb.QUIT: _bare(Verb.QUIT, Quit()),
@@ -314,4 +293,4 @@ PARSERS: Mapping[Verb, Parser] = {
 
 def print_path(mailbox: Mailbox | None) -> bytes:
     """A path with its brackets; None is the null reverse-path."""
-    return b"<>" if mailbox is None else f"<{mailbox}>".encode("ascii")
+    return b"<>" if mailbox is None else f"<{mailbox}>".encode()

@@ -50,6 +50,10 @@ class ServerState(Enum):
     REFUSED = auto()  # transaction open, every RCPT so far was refused
     RCPT = auto()  # transaction open, at least one recipient
     DATA = auto()  # 354 was sent, the message is coming in
+    CHUNK = auto()  # the octets of a BDAT are coming in
+    LAST_CHUNK = auto()  # so are those of the last one
+    CHUNKS = auto()  # a chunk was taken, more are to come
+    SPOILT = auto()  # a chunk was refused: the message is lost
     TLS = auto()  # STARTTLS was accepted: the handshake comes next
     AUTH = auto()  # 334 was sent, the client's response is awaited
     NO_MAIL = auto()  # the greeting was 521 or 554: nothing but QUIT is obeyed
@@ -94,6 +98,7 @@ _OUTSIDE: Mapping[Verb, Mapping[int, ServerState]] = {
     _V.ATRN: {2: _S.SWAPPED},
     _V.ETRN: {},
 }
+_CHUNKS: Mapping[int, ServerState] = {2: _S.CHUNKS, 4: _S.SPOILT, 5: _S.SPOILT}  # RFC 3030 §2
 _REFUSAL: Mapping[int, ServerState] = {4: _S.REFUSED, 5: _S.REFUSED}
 
 SERVER: Mapping[ServerState, Mapping[Verb, Mapping[int, ServerState]]] = {
@@ -102,8 +107,12 @@ SERVER: Mapping[ServerState, Mapping[Verb, Mapping[int, ServerState]]] = {
     _S.READY: {**_ANYTIME, **_HELLO, _V.RSET: {}, **_OPENING, **_OUTSIDE},
     _S.MAIL: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.RCPT: {2: _S.RCPT, **_REFUSAL}},
     _S.REFUSED: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.RCPT: {2: _S.RCPT}},
-    _S.RCPT: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.RCPT: {}, _V.DATA: {3: _S.DATA}},
+    _S.RCPT: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.RCPT: {}, _V.DATA: {3: _S.DATA}, _V.BDAT: _CHUNKS},
     _S.DATA: {_V.END_OF_DATA: {2: _S.READY, 4: _S.READY, 5: _S.READY}},
+    _S.CHUNK: {_V.BDAT: _CHUNKS},
+    _S.LAST_CHUNK: {_V.BDAT: {2: _S.READY, 4: _S.READY, 5: _S.READY}},
+    _S.CHUNKS: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}, _V.BDAT: _CHUNKS},
+    _S.SPOILT: {**_ANYTIME, **_HELLO, _V.RSET: {2: _S.READY}},
     _S.TLS: {},  # behind the handshake comes START, as if the connection had just been made (RFC 3207 §4.2)
     _S.AUTH: {_V.AUTH: {2: _S.READY, 4: _S.READY, 5: _S.READY}},
     _S.NO_MAIL: {_V.QUIT: {2: _S.CLOSED}},
@@ -129,7 +138,13 @@ CLIENT_SENT: Mapping[ClientState, Mapping[Verb, ClientState]] = {
         _V.ATRN: _C.READY,
         _V.ETRN: _C.READY,
     },
-    _C.ENVELOPE: {_V.RCPT: _C.ENVELOPE, _V.DATA: _C.DATA_SENT, _V.RSET: _C.READY, _V.QUIT: _C.CLOSED},
+    _C.ENVELOPE: {
+        _V.RCPT: _C.ENVELOPE,
+        _V.DATA: _C.DATA_SENT,
+        _V.BDAT: _C.END_SENT,  # we send a message as one chunk, the last (RFC 3030 §2)
+        _V.RSET: _C.READY,
+        _V.QUIT: _C.CLOSED,
+    },
     _C.DATA_SENT: {},
     _C.BODY: {_V.END_OF_DATA: _C.END_SENT},
     _C.END_SENT: {},
@@ -143,7 +158,10 @@ CLIENT_ANSWERED: Mapping[ClientState, Mapping[Verb, Mapping[int, ClientState]]] 
     _C.ENVELOPE: {},
     _C.DATA_SENT: {_V.DATA: {2: _C.ENVELOPE, 3: _C.BODY, 4: _C.ENVELOPE, 5: _C.ENVELOPE}},
     _C.BODY: {},
-    _C.END_SENT: {_V.END_OF_DATA: {2: _C.READY, 3: _C.READY, 4: _C.READY, 5: _C.READY}},
+    _C.END_SENT: {
+        _V.END_OF_DATA: {2: _C.READY, 3: _C.READY, 4: _C.READY, 5: _C.READY},
+        _V.BDAT: {2: _C.READY, 3: _C.READY, 4: _C.READY, 5: _C.READY},
+    },
     _C.SWAPPED: {},
     _C.CLOSED: {},
 }
