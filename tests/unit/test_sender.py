@@ -436,7 +436,10 @@ def test_parameters_are_those_the_server_knows(keywords: tuple[str, ...], given:
     ("given", "outcome"),
     [
         (message(b"x" * 100 + b"\r\n"), "failed 5.3.4 message of 102 octets is larger than the 101"),
-        (message(b"\xe4\r\n", eight_bit=True), "failed 5.6.3 next hop takes no 8-bit message"),
+        (
+            message(b"X: \xe4\r\n\r\n", eight_bit=True),
+            "failed 5.6.3 next hop can't take the message, nor can it be converted",
+        ),
     ],
 )
 def test_what_the_server_cannot_take_is_not_offered(given: Message, outcome: str) -> None:

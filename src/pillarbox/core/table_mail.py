@@ -42,7 +42,7 @@ _HELLO_LITERAL = Case("", "The argument is an address literal of a type that is 
 _IMPERSONATION = Case("", "The name is our own configured one, and the client is not in relay.networks.", ORDER)
 _SENDER_OK = Case(
     "2.1.0 2.3.6",
-    "The sender is accepted, and a transaction is open (2.1.0), but not with the MT-PRIORITY that was asked for (2.3.6).",
+    "The sender is accepted, and a transaction is open (2.1.0), though not with the MT-PRIORITY asked for (2.3.6).",
 )
 _SENDER_TOO_BIG = Case("5.3.4", "The declared SIZE is above limits.message_size.", _SIZE)
 _SENDER_SYNTAX = Case(

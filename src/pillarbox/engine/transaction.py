@@ -1,18 +1,21 @@
-"""One mail transaction as its client: what to send next, and what the replies mean for each recipient.
+"""One job carried out as its client: what to send next, and what the replies mean for each recipient.
 
 A step machine over a ClientConnection that is greeted and has said EHLO: `begin` and `on_reply` give octets to write,
-or SEND_BODY when the message is wanted, or a Report when all recipients have an outcome. Commands are sent together
-where the server offers PIPELINING (RFC 2920). Knows no sockets and no deadlines. A message that the next hop can't
-take as it is is never sent: it fails with the code that says why.
+or a Convert when the text must be made fit for the server first, or a Body when the message is wanted, or a Report when
+all recipients have an outcome. Commands are sent together where the server offers PIPELINING (RFC 2920); a server that
+takes few recipients at a time (RFC 9422) gets the message several times. Knows no sockets and no deadlines.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import NamedTuple
 
-from pillarbox.core.envelope import BodyType
+from pillarbox.core.mime import Plan, Target
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Outcome, Report
+from pillarbox.engine import passing_on
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Octets, Outcome, Report
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ReplyReceived
 from pillarbox.smtp.states import ClientState, Verb
@@ -22,36 +25,100 @@ class Body(Enum):
     """The next hop waits for the message."""
 
     SEND = "send it"
+    CHUNK = "send it as one chunk (RFC 3030)"
     NONE = "no recipient was accepted: end the data at once (RFC 2920 §3.1)"
 
 
-Step = bytes | Body | Report
+class Convert(NamedTuple):
+    """The text must be surveyed: say `converted` or `unsendable`."""
 
-_TOO_BIG = EnhancedCode(5, 3, 4)
+    target: Target
+
+
+Step = bytes | Body | Convert | Report
+
 _CONVERSION = EnhancedCode(5, 6, 3)
 _LOST = EnhancedCode(4, 4, 2)
 _PROTOCOL = EnhancedCode(4, 5, 0)
+_AFTER: Mapping[Target | None, Octets] = {
+    Target.SEVEN_BIT: ~(Octets.EIGHT_BIT | Octets.UTF8_HEADER | Octets.BINARY),
+    Target.EIGHT_BIT: ~Octets.BINARY,
+}
 
 
 class Transaction:
-    """`next_hop` is how records and notices name the server: its host name and address."""
+    """`next_hop` is how records and notices name the server: its host name and address; `now` tells seconds since the
+    epoch."""
 
-    __slots__ = ("_client", "_outcomes", "_pipelining", "_unsent", "job", "next_hop", "replied")
+    __slots__ = (
+        "_authenticated",
+        "_batches",
+        "_by_chunk",
+        "_client",
+        "_now",
+        "_outcomes",
+        "_pipelining",
+        "_unsent",
+        "job",
+        "mails",
+        "next_hop",
+        "plan",
+        "replied",
+    )
 
-    def __init__(self, job: Job, client: ClientConnection, next_hop: str) -> None:
+    def __init__(
+        self,
+        job: Job,
+        client: ClientConnection,
+        next_hop: str,
+        *,
+        now: Callable[[], float],
+        authenticated: bool = False,
+    ) -> None:
         self.job = job
         self.next_hop = next_hop
         self.replied = False  # the server has answered something of this transaction
+        self.plan: Plan | None = None  # how the text is converted
+        self.mails = 0  # transactions at the server
         self._client = client
+        self._now = now
+        self._authenticated = authenticated
         self._pipelining = "PIPELINING" in client.capabilities
+        self._by_chunk = False
         self._outcomes: list[Outcome | None] = [None] * len(job.rows)
-        self._unsent = list(range(len(job.rows)))  # RCPT commands whose reply has not come, by index of their row
+        self._batches: list[list[int]] = []  # rows of the transactions to come, the next one last
+        self._unsent: list[int] = []  # RCPT commands whose reply has not come, by index of their row
 
     def begin(self) -> Step:
         """The first octets; a Report when the message can't go to this server."""
-        impossible = self._impossible()
+        keywords = self._client.capabilities
+        if self.job.message.octets and (target := passing_on.conversion(self.job, keywords)) is not None:
+            return Convert(target)
+        return self._begin()
+
+    def converted(self, plan: Plan) -> Step:
+        """The text was surveyed, and goes by that plan."""
+        self.plan = plan
+        return self._begin()
+
+    def _begin(self) -> Step:
+        keywords = self._client.capabilities
+        impossible = passing_on.refusal(self.job, keywords, size=self.size, now=self._now(), next_hop=self.next_hop)
         if impossible is not None:
             return self._all(impossible)
+        self._by_chunk = self.plan is None and passing_on.goes_by_chunks(self.job, keywords)
+        for index, row in enumerate(self.job.rows):
+            self._outcomes[index] = passing_on.refusal_of_recipient(row.recipient, keywords, self.next_hop)
+        wanted = [index for index, outcome in enumerate(self._outcomes) if outcome is None]
+        self._batches = passing_on.batches(self.job, wanted, keywords)
+        return self._next_batch()
+
+    def _next_batch(self) -> Step:
+        """The next transaction, or the report when there is none."""
+        if not self._batches:
+            return self._all(Deferred("not sent", self.next_hop, _PROTOCOL))
+        self._unsent = self._batches.pop()
+        self.mails += 1
         if self._client.state is not ClientState.ENVELOPE:
             return self._mail()
         reset = self._client.send(Verb.RSET)
@@ -61,32 +128,40 @@ class Transaction:
         client = self._client
         octets = client.mail(self.job.sender, self._parameters())
         if self._pipelining:
-            octets += b"".join([client.rcpt(row.recipient.address) for row in self.job.rows])
-            octets += client.send(Verb.DATA)
+            octets += b"".join([self._rcpt(index) for index in self._unsent])
+            if not self._by_chunk:
+                octets += client.send(Verb.DATA)
         return octets
 
-    def _impossible(self) -> Failed | None:
-        capabilities, message = self._client.capabilities, self.job.message
-        limit, size = capabilities.get("SIZE", ""), message.size + len(self.prefix)
-        if limit.isdecimal() and 0 < int(limit) < size:  # RFC 1870 §3: 0 is no limit
-            text = f"message of {size} octets is larger than the {limit} that the next hop takes"
-            return Failed(text, self.next_hop, _TOO_BIG)
-        if message.octets and "8BITMIME" not in capabilities:  # RFC 6152 §3
-            return Failed("next hop takes no 8-bit message (no 8BITMIME)", self.next_hop, _CONVERSION)
-        return None
+    def _rcpt(self, index: int) -> bytes:
+        recipient = self.job.rows[index].recipient
+        return self._client.rcpt(
+            recipient.address, passing_on.rcpt_parameters(recipient.options, self._client.capabilities)
+        )
 
     def _parameters(self) -> str:
-        capabilities, message = self._client.capabilities, self.job.message
-        parameters = f" SIZE={message.size + len(self.prefix)}" if "SIZE" in capabilities else ""
-        if message.octets or message.envelope.body_type is BodyType.EIGHT_BIT_MIME:
-            parameters += " BODY=8BITMIME" if "8BITMIME" in capabilities else ""
-        return parameters
+        octets = self.job.message.octets
+        return passing_on.mail_parameters(
+            self.job,
+            self._client.capabilities,
+            size=self.size,
+            octets=octets if self.plan is None else octets & _AFTER[self.plan.target],
+            now=self._now(),
+            authenticated=self._authenticated,
+        )
+
+    @property
+    def size(self) -> int:
+        """Octets of what is sent."""
+        return len(self.prefix) + (self.job.message.size if self.plan is None else self.plan.size)
 
     @property
     def prefix(self) -> bytes:
-        """What stands in front of the text: the mark that keeps forwarding from going in a circle (RFC 9228 §3)."""
+        """What stands in front of the text: the mark that keeps forwarding from going in a circle (RFC 9228 §3), and
+        what no extension of the server's could say."""
         forwarder = self.job.forwarder
-        return b"" if forwarder is None else f"Delivered-To: {forwarder}\r\n".encode()
+        mark = b"" if forwarder is None else f"Delivered-To: {forwarder}\r\n".encode()
+        return mark + passing_on.header_fields(self.job, self._client.capabilities)
 
     def on_reply(self, reply: ReplyReceived) -> Step:
         """What follows from a reply."""
@@ -104,26 +179,30 @@ class Transaction:
                 return self._after_rcpt(reply)
             case Verb.DATA:
                 return self._after_data(reply)
-            case Verb.END_OF_DATA:
-                return self._all(self._outcome(reply))
+            case Verb.END_OF_DATA | Verb.BDAT:
+                return self._batch(self._outcome(reply))
             case _:
                 return b""
 
     def _after_mail(self, reply: ReplyReceived) -> Step:
         if reply.klass != 2:
-            report = self._all(self._outcome(reply))
-            return b"" if self._pipelining else report  # the replies to the rest are still to come
-        return b"" if self._pipelining else self._client.rcpt(self.job.rows[0].recipient.address)
+            if not self._pipelining:
+                return self._batch(self._outcome(reply))
+            self._give(self._outcome(reply))  # the replies to the rest are still to come
+            return b""
+        return b"" if self._pipelining else self._rcpt(self._unsent[0])
 
     def _after_rcpt(self, reply: ReplyReceived) -> Step:
         index = self._unsent.pop(0)
         if reply.klass != 2 and self._outcomes[index] is None:
             self._outcomes[index] = self._recipient_outcome(reply)
+        if self._unsent:
+            return b"" if self._pipelining else self._rcpt(self._unsent[0])
+        if self._by_chunk:
+            return self._next_batch() if self._given else Body.CHUNK
         if self._pipelining:
             return b""
-        if self._unsent:
-            return self._client.rcpt(self.job.rows[self._unsent[0]].recipient.address)
-        return self._report() or self._client.send(Verb.DATA)
+        return self._next_batch() if self._given else self._client.send(Verb.DATA)
 
     def _recipient_outcome(self, reply: ReplyReceived) -> Outcome:
         if reply.code == 552:  # RFC 5321 §4.5.3.1.10: meant as "too many recipients", so not for good
@@ -132,8 +211,8 @@ class Transaction:
 
     def _after_data(self, reply: ReplyReceived) -> Step:
         if reply.klass == 3:
-            return Body.NONE if self._report() else Body.SEND
-        return self._all(self._outcome(reply))
+            return Body.NONE if self._given else Body.SEND
+        return self._batch(self._outcome(reply))
 
     def lost(self, text: str) -> Report:
         """The connection ended, or a deadline passed: what is open is deferred."""
@@ -145,21 +224,31 @@ class Transaction:
 
     def _outcome(self, reply: ReplyReceived) -> Outcome:
         """RFC 5321 §4.2.1: the first digit decides."""
-        if reply.klass == 2 and reply.verb is Verb.END_OF_DATA:
+        if reply.klass == 2 and reply.verb in (Verb.END_OF_DATA, Verb.BDAT):
             return Delivered(str(reply), self.next_hop)
         if reply.klass == 5:
             return Failed(str(reply), self.next_hop, _status(reply), remote=True)
         return Deferred(str(reply), self.next_hop, _status(reply), remote=True)
 
     def _all(self, outcome: Outcome) -> Report:
-        """That outcome for each recipient that has none yet."""
+        """That outcome for each recipient that has none yet: nothing more is sent."""
         outcomes = tuple(each or outcome for each in self._outcomes)
         self._outcomes = list(outcomes)
         return Report(outcomes)
 
-    def _report(self) -> Report | None:
-        outcomes = tuple(each for each in self._outcomes if each is not None)
-        return Report(outcomes) if len(outcomes) == len(self._outcomes) else None
+    def _batch(self, outcome: Outcome) -> Step:
+        """That outcome for each recipient of this transaction that has none yet; then the next one."""
+        self._give(outcome)
+        return self._next_batch()
+
+    def _give(self, outcome: Outcome) -> None:
+        later = {index for batch in self._batches for index in batch}
+        self._outcomes = [each or (None if index in later else outcome) for index, each in enumerate(self._outcomes)]
+
+    @property
+    def _given(self) -> bool:
+        """Whether each recipient of this transaction has its outcome."""
+        return self._outcomes.count(None) == sum(map(len, self._batches))
 
 
 def _status(reply: ReplyReceived) -> EnhancedCode:

@@ -11,12 +11,15 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
+from pillarbox.core.mime import Converter, Survey, Target, Unconvertible
 from pillarbox.engine.mail import Job, Message, Report
+from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, SpoolError
 from pillarbox.engine.routing import TlsPolicy
-from pillarbox.engine.transaction import Body, Step, Transaction
+from pillarbox.engine.transaction import Body, Convert, Step, Transaction
 from pillarbox.net.network import is_loopback
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
@@ -86,6 +89,8 @@ class Outgoing(asyncio.Protocol):
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.deadline = clock.monotonic() + deadlines.greeting
         self.jobs = 0  # that were carried
+        self._mails = 0  # transactions at the server
+        self._most_mails: int | None = None  # that it takes on one connection (RFC 9422)
         self._hello_name = hello_name
         self._deadlines = deadlines
         self._clock = clock
@@ -107,23 +112,33 @@ class Outgoing(asyncio.Protocol):
             self._transport is not None
             and not self._transport.is_closing()
             and self._transaction is None
+            and (self._most_mails is None or self._mails < self._most_mails)
             and self._client.state in (ClientState.READY, ClientState.ENVELOPE)
         )
 
     def run(self, job: Job, body: Callable[[Message], AsyncIterator[bytes]], done: Done) -> None:
         """Carry one job; `done` is called once, after this has returned."""
-        self._transaction = Transaction(job, self._client, self.next_hop)
+        transaction = self._transaction = Transaction(
+            job,
+            self._client,
+            self.next_hop,
+            now=self._clock.now,
+            authenticated=self._protection.credentials is not None,
+        )
         self._done = done
         self._body = body
-        step = self._begun(self._transaction)
+        self._started(transaction, transaction.begin)
+
+    def _started(self, transaction: Transaction, begin: Callable[[], Step]) -> None:
+        step = self._begun(transaction, begin)
         if isinstance(step, Report):
             asyncio.get_running_loop().call_soon(self._finish, step)
         else:
             self._take(step)
 
-    def _begun(self, transaction: Transaction) -> Step:
+    def _begun(self, transaction: Transaction, begin: Callable[[], Step]) -> Step:
         try:
-            return transaction.begin()
+            return begin()
         except ProtocolError as error:
             return transaction.unsendable(str(error))
         except Exception:
@@ -264,6 +279,7 @@ class Outgoing(asyncio.Protocol):
 
     def _opened(self) -> None:
         self.deadline = float("inf")
+        self._most_mails = limit(self._client.capabilities, "MAILMAX")
         if not self.opened.done():
             self.opened.set_result(None)
 
@@ -273,35 +289,62 @@ class Outgoing(asyncio.Protocol):
             self._finish(step)
         elif isinstance(step, Body):
             self._send_body(step)
+        elif isinstance(step, Convert):
+            self._stream = asyncio.get_running_loop().create_task(self._survey(step.target))
         elif step:
             self._write(step, self._deadlines.command)
         else:
             self._await_until(self._deadlines.command)
 
+    async def _survey(self, target: Target) -> None:
+        """Read the text through, to know how it can be made fit for the server."""
+        transaction, body = self._transaction, self._body
+        assert transaction is not None and body is not None
+        survey = Survey(target)
+        try:
+            async for chunk in body(transaction.job.message):
+                survey.feed(chunk)
+            plan = survey.finish()
+        except Unconvertible as error:
+            self._finish(transaction.unsendable(f"next hop can't take the message, nor can it be converted: {error}"))
+        except SpoolError as error:
+            self._break(f"{error}")
+        except Exception:
+            log.exception("bug in a delivery to %s", self.next_hop)
+            self._break("internal error")
+        else:
+            self._started(transaction, partial(transaction.converted, plan))
+
     def _send_body(self, step: Body) -> None:
         transaction = self._transaction
         assert transaction is not None
-        message = transaction.job.message
+        content = transaction.job.message.content
         try:
             if step is Body.NONE:
                 self._write(self._client.end_body(), self._deadlines.end)
-            elif message.content is not None:
-                octets = self._client.send_body(transaction.prefix + message.content) + self._client.end_body()
-                self._write(octets, self._deadlines.end)
+                return
+            announced = self._client.begin_chunk(transaction.size) if step is Body.CHUNK else b""
+            if content is not None and transaction.plan is None:
+                octets = self._client.send_body(transaction.prefix + content) + self._client.end_body()
+                self._write(announced + octets, self._deadlines.end)
             else:
-                self.deadline = float("inf")
+                self._write(announced, self._deadlines.block)
                 self._stream = asyncio.get_running_loop().create_task(self._stream_body(transaction))
         except UnsafeOctets as error:
             self._unsendable(transaction, str(error))
 
     async def _stream_body(self, transaction: Transaction) -> None:
-        """A body from the disk, in pieces, as fast as the server takes them."""
+        """A body in pieces, from the disk or through a conversion, as fast as the server takes them."""
         assert self._body is not None
+        converter = Converter(transaction.plan) if transaction.plan is not None else None
         try:
             self._write(self._client.send_body(transaction.prefix), self._deadlines.block)
             async for chunk in self._body(transaction.job.message):
-                self._write(self._client.send_body(chunk), self._deadlines.block)
+                fit = chunk if converter is None else converter.feed(chunk)
+                self._write(self._client.send_body(fit), self._deadlines.block)
                 await self._may_write.wait()
+            if converter is not None:
+                self._write(self._client.send_body(converter.finish()), self._deadlines.block)
             self._write(self._client.end_body(), self._deadlines.end)
         except UnsafeOctets as error:
             self._unsendable(transaction, str(error))
@@ -326,6 +369,7 @@ class Outgoing(asyncio.Protocol):
         self._transaction = self._done = self._body = None
         self.deadline = float("inf")
         self.jobs += 1
+        self._mails += transaction.mails
         done(self, transaction.job, report)
 
     def _break(self, text: str) -> None:

@@ -1,9 +1,10 @@
 """ClientConnection: the client's side of one SMTP connection, without I/O.
 
-Use: `send(verb, argument)` gives octets to write, several in a row where the server offers PIPELINING; after a 354 come
-`send_body` and `end_body`. `receive_data(octets)`, then `next_event()` until it gives a Wait: replies in the order of
-the commands. Any code is read by its first digit where the rest is unknown (RFC 5321 §4.2.1). What a reply means for a
-message is not known here. Raises LocalProtocolError for misuse, RemoteProtocolError when the peer makes no sense.
+Use: `send(verb, argument)` gives octets to write, several in a row where the server offers PIPELINING; after a 354, or
+behind `begin_chunk`, come `send_body` and `end_body`. `receive_data(octets)`, then `next_event()` until it gives a
+Wait: replies in the order of the commands. Any code is read by its first digit where the rest is unknown (RFC 5321
+§4.2.1). What a reply means for a message is not known here. Raises LocalProtocolError for misuse, RemoteProtocolError
+when the peer makes no sense.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import deque
 from pillarbox.core.address import Mailbox
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Wait
-from pillarbox.smtp.framing import DataWriter, LineFault, LineReader
+from pillarbox.smtp.framing import ChunkWriter, DataWriter, LineFault, LineReader
 from pillarbox.smtp.grammar import print_path
 from pillarbox.smtp.sasl import Credentials, plain
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, ClientState, Verb
@@ -38,27 +39,34 @@ class ClientConnection:
         self._lines = LineReader(MAX_REPLY_LINE)
         self._pending: deque[Verb] = deque((Verb.CONNECT,))
         self._partial: list[tuple[int, str]] = []  # lines of a reply that is still coming
-        self._writer = DataWriter()
+        self._writer: DataWriter | ChunkWriter = DataWriter()
 
     # --- out
 
     def send(self, verb: Verb, argument: str = "") -> bytes:
         """A command. Raises LocalProtocolError when it has no place here or its argument can't be sent."""
-        if _UNSAFE.search(argument):
+        if _UNSAFE.search(argument) if argument.isascii() else not argument.isprintable():
             raise LocalProtocolError(f"octets in the argument of {verb.value} that can't be sent: {argument!r}")
         following = CLIENT_SENT[self.state].get(verb)
         if following is None or verb is Verb.END_OF_DATA:
             raise LocalProtocolError(f"{verb.value} has no place in state {self.state.name}")
         self.state = following
         self._pending.append(verb)
-        return f"{verb.value} {argument}\r\n".encode("ascii") if argument else verb.value.encode() + b"\r\n"
+        return f"{verb.value} {argument}\r\n".encode() if argument else verb.value.encode() + b"\r\n"
 
     def mail(self, sender: Mailbox | None, parameters: str = "") -> bytes:
         """MAIL FROM with its parameters, which begin with a space or are empty."""
         return self.send(Verb.MAIL, f"FROM:{print_path(sender).decode()}{parameters}")
 
-    def rcpt(self, recipient: Mailbox) -> bytes:
-        return self.send(Verb.RCPT, f"TO:{print_path(recipient).decode()}")
+    def rcpt(self, recipient: Mailbox, parameters: str = "") -> bytes:
+        """RCPT TO with its parameters, as with MAIL."""
+        return self.send(Verb.RCPT, f"TO:{print_path(recipient).decode()}{parameters}")
+
+    def begin_chunk(self, size: int) -> bytes:
+        """The message as one chunk of so many octets (RFC 3030 §2)."""
+        octets = self.send(Verb.BDAT, f"{size} LAST")
+        self._writer = ChunkWriter(size)
+        return octets
 
     def auth_plain(self, credentials: Credentials) -> bytes:
         """AUTH PLAIN with its initial response (RFC 4954 §4, RFC 4616)."""
@@ -75,17 +83,21 @@ class ClientConnection:
         return not len(self._lines) and not self._partial
 
     def send_body(self, octets: bytes) -> bytes:
-        """A piece of the message, dots stuffed. Raises UnsafeOctets, LocalProtocolError."""
-        if self.state is not ClientState.BODY:
+        """A piece of the message, dots stuffed for DATA. Raises UnsafeOctets, LocalProtocolError."""
+        return self._open_writer().write(octets)
+
+    def _open_writer(self) -> DataWriter | ChunkWriter:
+        if self.state is not ClientState.BODY and type(self._writer) is not ChunkWriter:
             raise LocalProtocolError("no 354 has come")
-        return self._writer.write(octets)
+        return self._writer
 
     def end_body(self) -> bytes:
-        """The end mark. Raises UnsafeOctets, LocalProtocolError."""
-        if self.state is not ClientState.BODY:
-            raise LocalProtocolError("no 354 has come")
-        octets = self._writer.end()
+        """The end mark, or nothing behind a chunk. Raises UnsafeOctets, LocalProtocolError."""
+        writer = self._open_writer()
+        octets = writer.end()
         self._writer = DataWriter()
+        if type(writer) is ChunkWriter:
+            return octets
         self.state = ClientState.END_SENT
         self._pending.append(Verb.END_OF_DATA)
         return octets

@@ -182,7 +182,30 @@ def has_bare_octet(octets: bytes) -> bool:
 
 
 class UnsafeOctets(ValueError):
-    """The message holds a bare CR, a bare LF or a NUL: sent over DATA it could end where it shouldn't."""
+    """What would go over the wire could end where it shouldn't: a bare CR, a bare LF or a NUL for DATA, or another
+    number of octets than a BDAT announced."""
+
+
+class ChunkWriter:
+    """The octets of a BDAT, as many as it announced and not one more (RFC 3030 §2)."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self, size: int) -> None:
+        self._due = size
+
+    def write(self, octets: bytes) -> bytes:
+        """The octets as they go over the wire. Raises UnsafeOctets."""
+        self._due -= len(octets)
+        if self._due < 0:
+            raise UnsafeOctets("more octets than the chunk has")
+        return octets
+
+    def end(self) -> bytes:
+        """Nothing: the count ends a chunk. Raises UnsafeOctets."""
+        if self._due:
+            raise UnsafeOctets("fewer octets than the chunk has")
+        return b""
 
 
 class DataWriter:
