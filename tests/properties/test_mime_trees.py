@@ -102,7 +102,7 @@ Tree = Leaf | Multipart | Nested
 
 _lines = st.sampled_from(
     [b"hello\r\n", b"gr\xc3\xbc\xc3\x9fe\r\n", b"\r\n", b"--\r\n", b"-- \r\n", b"=20 \t\r\n", b".\r\n", b"From x\r\n"]
-    + [b"\xe3\x81\x82" * 30 + b"\r\n", b"x" * 1200 + b"\r\n", b"\xfc" * 1200]
+    + [b"x" * 74 + b" \r\n", b" " * 75 + b"\r\n", b"\xe3\x81\x82" * 30 + b"\r\n", b"x" * 1200 + b"\r\n", b"\xfc" * 1200]
 )  # fmt: skip
 _texts = st.lists(_lines, max_size=6).map(b"".join)
 _octets = st.lists(
@@ -301,11 +301,34 @@ def test_base64_is_that_of_others(octets: bytes, sizes: list[int]) -> None:
 
 @many
 @given(st.lists(_lines | st.just(b" " * LONG_LINE) | st.just(b"y." * 1900), max_size=6).map(b"".join), cuts)
-def test_quoted_printable_is_that_of_others(octets: bytes, sizes: list[int]) -> None:
+def test_quoted_printable_is_the_same_however_it_is_cut(octets: bytes, sizes: list[int]) -> None:
     out = encode(QuotedPrintable(), octets, [*sizes, 3000])
-    assert out == b2a_qp(octets + b"\r\n").removesuffix(b"\r\n")
+    assert out == encode(QuotedPrintable(), octets, [1 << 20])
     assert a2b_qp(out) == octets
-    assert max(map(len, out.split(b"\r\n"))) <= 76
+    lines = out.split(b"\r\n")
+    assert max(map(len, lines)) <= 76
+    assert all(line == line.rstrip(b" \t") for line in lines)
+
+
+@pytest.mark.parametrize("end", [b" ", b"\t", b"x", b"\xfc"])
+def test_quoted_printable_of_a_line_of_any_length(end: bytes) -> None:
+    """`binascii` writes 77 characters for 75 that end in white space, and is right otherwise."""
+    for length in range(1, 160):
+        line = b"x" * (length - 1) + end
+        for octets in (line, line + b"\r\n", b"\r\n" + line + b"\r\n\r\n"):
+            out = encode(QuotedPrintable(), octets, [1 << 20])
+            assert a2b_qp(out) == octets
+            assert max(map(len, out.split(b"\r\n"))) <= 76
+            others = b2a_qp(octets + b"\r\n").removesuffix(b"\r\n")
+            assert out == others or any(len(line) == 77 for line in others.split(b"\r\n"))
+
+
+@pytest.mark.parametrize("octet", [b" ", b"=", b".", b"\xfc"])
+def test_a_long_line_may_be_cut_anywhere(octet: bytes) -> None:
+    """What ends a piece is white space within a line, not at its end."""
+    for cut in range(LONG_LINE, LONG_LINE + 80):
+        line = octet * (cut + 80) + b"x"
+        assert encode(QuotedPrintable(), line, [cut]) == b2a_qp(line + b"\r\n").removesuffix(b"\r\n")
 
 
 def encode(encoder: Encoder, octets: bytes, sizes: list[int]) -> bytes:
@@ -368,7 +391,18 @@ def _seconds(run: Callable[[], object]) -> float:
 # --- memory
 
 
-@pytest.mark.parametrize("case", ["parts", "one line", "one line of 8-bit", "a header section", "CR", "delimiters"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "parts",
+        "one line",
+        "one line of 8-bit",
+        "a header section",
+        "a header section of one line",
+        "CR",
+        "delimiters",
+    ],
+)
 def test_memory_is_bounded(case: str) -> None:
     """8 MB pass through with less than 2.5 in memory: a header section, and the plan for ten thousand parts."""
     head, pattern = LARGE[case]

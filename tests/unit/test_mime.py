@@ -227,6 +227,14 @@ CONVERTED: dict[str, tuple[Target, bytes, bytes]] = {
             --a b--
         """),
     ),
+    "a multipart becomes one of MIME": (
+        SEVEN,
+        lines("Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/plain\n\nü\n--b--"),
+        lines(
+            "Content-Type: multipart/mixed; boundary=b\nMIME-Version: 1.0\n\n--b\nContent-Type: text/plain\n"
+            "Content-Transfer-Encoding: quoted-printable\n\n=C3=BC\n--b--"
+        ),
+    ),
     "what stands around the parts becomes question marks": (
         SEVEN,
         lines("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\nfür\n--b\n\nx\n--b--\nü\nx"),
@@ -362,6 +370,8 @@ DELIMITERS: list[tuple[bytes, list[bytes]]] = [
     (b"--b\r\n\r\n\xe41\r\n--b--", [b"\xe41"]),
     (b"--b\r\n\r\n\xe41\r\nx", [b"\xe41\r\nx"]),
     (b"--b\r\n\r\n\xe41", [b"\xe41"]),
+    (b"--b\r\n\r\n" + b"\xe4" * 30 + b"\r\n--b--", [b"\xe4" * 30]),
+    (b"--b\r\n\r\n" + b"\xe4" * 30 + b"\r\n--b", [b"\xe4" * 30, b""]),
     (b"--b\r\n\r\n--b\r\n\r\n\xe42\r\n--b--", [b"", b"\xe42"]),
     (b"--b\r\nX: y\r\n--b\r\n\r\n\xe42\r\n--b--", [b"", b"\xe42"]),
     (b"--b\r\n\r\n\xe4\r\n--bb\r\n --b\r\n--b-\r\n--b--x\r\n--b x\r\n--b--",
@@ -378,7 +388,7 @@ def test_reads_delimiters(body: bytes, expected: list[bytes]) -> None:
     assert out.isascii()
     message = message_from_bytes(out)
     assert [leaf for leaf in leaves(message) if message.is_multipart()] == expected or not expected
-    assert out.count(b"quoted-printable") == sum(not leaf.isascii() for leaf in expected)
+    assert out.count(b"quoted-printable") + out.count(b"base64") == sum(not leaf.isascii() for leaf in expected)
 
 
 @pytest.mark.parametrize(

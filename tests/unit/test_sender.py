@@ -200,7 +200,7 @@ class Bodies(NoSpool):
         self.given = 0
 
     async def body(self, message: Message) -> AsyncIterator[bytes]:
-        for chunk in self.chunks:
+        for chunk in self.chunks if message.content is None else (message.content,):
             if isinstance(chunk, Exception):
                 raise chunk
             self.given += 1

@@ -7,6 +7,7 @@ multipart that CRLF belongs to the delimiter.
 
 from __future__ import annotations
 
+import re
 from binascii import a2b_qp, b2a_base64, b2a_qp
 from typing import Protocol
 
@@ -14,6 +15,8 @@ LONG_LINE = 4096  # octets of one line that are held before the soft line breaks
 _SOURCE = 57  # octets that make a line of base64
 _LINE = 76
 _SOFT = b"=\r\n"
+_SPACE_AT_END = re.compile(rb"=(?:20|09)\r\n")
+_TOO_LONG = re.compile(rb"^([^\r\n]{74})(=(?:20|09)\r\n)", re.MULTILINE)
 
 
 class Encoder(Protocol):
@@ -64,19 +67,24 @@ class QuotedPrintable:
         octets = self._held + octets
         end = octets.rfind(b"\r\n")
         whole = 0 if end < 0 else end + 2
-        encoded = b2a_qp(octets[:whole]) if whole else b""
+        encoded = _quoted(octets[:whole]) if whole else b""
         self._held = octets[whole:]
         if len(self._held) >= LONG_LINE:
             encoded += self._begin_line()
         return encoded
 
     def _begin_line(self) -> bytes:
-        """Encode what is held but its last two lines of output, which may still change when more comes."""
+        """Encode what is held but its last line of output, which may still change when more comes."""
         encoded = b2a_qp(self._held + b"\r\n")
-        end = encoded.rfind(_SOFT, 0, encoded.rfind(_SOFT)) + len(_SOFT)
-        settled = encoded[:end]
+        settled = encoded[: encoded.rfind(_SOFT) + len(_SOFT)]
         self._held = self._held[len(a2b_qp(settled)) :]
         return settled
 
     def finish(self) -> bytes:
-        return b2a_qp(self._held + b"\r\n")[:-2] if self._held else b""
+        return _quoted(self._held + b"\r\n")[:-2] if self._held else b""
+
+
+def _quoted(lines: bytes) -> bytes:
+    """RFC 2045 §6.7 (5): 76 characters at most. binascii makes 77 of a line of 75 whose last is a space or a tab."""
+    encoded = b2a_qp(lines)
+    return _TOO_LONG.sub(rb"\1=\r\n\2", encoded) if _SPACE_AT_END.search(encoded) else encoded
