@@ -16,6 +16,7 @@ _SOURCE = 57  # octets that make a line of base64
 _LINE = 76
 _SOFT = b"=\r\n"
 _SPACE_AT_END = re.compile(rb"=(?:20|09)\r\n")
+_DOT = re.compile(rb"^\.(?=\r\n)", re.MULTILINE)
 _TOO_LONG = re.compile(rb"^([^\r\n]{74})(=(?:20|09)\r\n)", re.MULTILINE)
 
 
@@ -85,6 +86,7 @@ class QuotedPrintable:
 
 
 def _quoted(lines: bytes) -> bytes:
-    """RFC 2045 §6.7 (5): 76 characters at most. binascii makes 77 of a line of 75 whose last is a space or a tab."""
-    encoded = b2a_qp(lines)
+    """RFC 2045 §6.7 (5): 76 characters at most. binascii makes 77 of a line of 75 whose last is a space or a tab, and
+    encodes a dot that is alone on a line in some places only."""
+    encoded = _DOT.sub(b"=2E", b2a_qp(lines))
     return _TOO_LONG.sub(rb"\1=\r\n\2", encoded) if _SPACE_AT_END.search(encoded) else encoded
