@@ -2,8 +2,9 @@
 
 A message becomes ROOT/DOMAIN/LOCALPART/new/FILE with LF line ends, written in tmp, synced, renamed, and its directory
 synced before it counts as delivered. The file's name follows from the message and the recipient alone, so a delivery
-that is repeated after a crash replaces the first one. Invariants: no address leaves the tree; the event loop never
-waits for the disk; a body that is not in memory is held one chunk at a time.
+that is repeated after a crash replaces the first one. What LF line ends would spoil is converted before. Invariants: no
+address leaves the tree; the event loop never waits for the disk; a body that is not in memory is held one chunk at a
+time.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import BinaryIO
 
 from pillarbox.adapters.system import sync_directory
 from pillarbox.core.address import Domain, Host, LocalPart
+from pillarbox.core.mime import Target, Unconvertible
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Deferred, Delivered, Job, Message, Outcome, Report, Row
+from pillarbox.engine.conversion import Body, converted, survey
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
 from pillarbox.engine.ports import SpoolError
 
 NEXT_HOP = "maildir"
@@ -35,6 +38,7 @@ _FRESH = 1.0  # seconds by which the kernel's time stamps may lag behind the clo
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._+-")
 _FULL = EnhancedCode(4, 3, 1)
 _FAULT = EnhancedCode(4, 3, 0)
+_CONVERSION = EnhancedCode(5, 6, 3)
 _NOT_TRIED = Report(())  # we are closing
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = logging.getLogger(__name__)
@@ -213,6 +217,10 @@ class _Batch:
             for letter in self._letters:
                 letter.drop()
 
+    def failed(self, outcome: Failed) -> tuple[Outcome, ...]:
+        """Nothing of it was begun."""
+        return (outcome,) * len(self._letters)
+
     def _outcomes(self) -> tuple[Outcome, ...]:
         return tuple(letter.outcome for letter in self._letters if letter.outcome is not None)
 
@@ -223,9 +231,7 @@ class _Batch:
 class MaildirMailer:
     """Meets the port Mailer. `chunks` gives the text of a message that is not in memory (the spool's `body`)."""
 
-    def __init__(
-        self, root: Path, chunks: Callable[[Message], AsyncIterator[bytes]], *, hostname: Domain, threads: int = 8
-    ) -> None:
+    def __init__(self, root: Path, chunks: Body, *, hostname: Domain, threads: int = 8) -> None:
         self._root = os.path.abspath(root)
         self._chunks = chunks
         self._hostname = hostname
@@ -241,10 +247,12 @@ class MaildirMailer:
         batch = _Batch([_Letter(self._root, self._hostname, job.message, row) for row in job.rows])
         content = job.message.content
         work: asyncio.Future[tuple[Outcome, ...]]
-        if content is not None:
+        if Octets.BINARY in job.message.octets:
+            work = loop.create_task(self._fitted(batch, job.message))
+        elif content is not None:
             work = loop.run_in_executor(self._pool, batch.whole, content)
         else:
-            work = loop.create_task(self._stream(batch, job.message))
+            work = loop.create_task(self._stream(batch, job.message, self._chunks(job.message)))
         self._under_way.add(work)
         work.add_done_callback(partial(self._finished, job, done))
 
@@ -258,13 +266,21 @@ class MaildirMailer:
                 await asyncio.wait(late)
         self._pool.shutdown(wait=False)
 
-    async def _stream(self, batch: _Batch, message: Message) -> tuple[Outcome, ...]:
+    async def _fitted(self, batch: _Batch, message: Message) -> tuple[Outcome, ...]:
+        """A message with binary parts (RFC 3030 §3): they are encoded, since line ends are not kept here."""
+        try:
+            plan = await survey(self._chunks, message, Target.EIGHT_BIT)
+        except Unconvertible as error:
+            return batch.failed(Failed(f"the message can't be kept in a Maildir: {error}", NEXT_HOP, _CONVERSION))
+        return await self._stream(batch, message, converted(self._chunks, message, plan))
+
+    async def _stream(self, batch: _Batch, message: Message, chunks: AsyncIterator[bytes]) -> tuple[Outcome, ...]:
         run = partial(asyncio.get_running_loop().run_in_executor, self._pool)
         if not message.large:
-            return await run(batch.whole, b"".join([chunk async for chunk in self._chunks(message)]))
+            return await run(batch.whole, b"".join([chunk async for chunk in chunks]))
         try:
             await run(batch.begin)
-            async for chunk in self._chunks(message):
+            async for chunk in chunks:
                 await run(batch.write, chunk)
             return await run(batch.end)
         except asyncio.CancelledError:

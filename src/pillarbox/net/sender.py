@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from pillarbox.core.mime import Converter, Survey, Target, Unconvertible
-from pillarbox.engine.mail import Job, Message, Report
+from pillarbox.core.mime import Target, Unconvertible
+from pillarbox.engine.conversion import Body as Text
+from pillarbox.engine.conversion import converted, survey
+from pillarbox.engine.mail import Job, Report
 from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, SpoolError
 from pillarbox.engine.routing import TlsPolicy
@@ -98,7 +100,7 @@ class Outgoing(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._transaction: Transaction | None = None
         self._done: Done | None = None
-        self._body: Callable[[Message], AsyncIterator[bytes]] | None = None
+        self._body: Text | None = None
         self._stream: asyncio.Task[None] | None = None
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -116,7 +118,7 @@ class Outgoing(asyncio.Protocol):
             and self._client.state in (ClientState.READY, ClientState.ENVELOPE)
         )
 
-    def run(self, job: Job, body: Callable[[Message], AsyncIterator[bytes]], done: Done) -> None:
+    def run(self, job: Job, body: Text, done: Done) -> None:
         """Carry one job; `done` is called once, after this has returned."""
         transaction = self._transaction = Transaction(
             job,
@@ -300,11 +302,8 @@ class Outgoing(asyncio.Protocol):
         """Read the text through, to know how it can be made fit for the server."""
         transaction, body = self._transaction, self._body
         assert transaction is not None and body is not None
-        survey = Survey(target)
         try:
-            async for chunk in body(transaction.job.message):
-                survey.feed(chunk)
-            plan = survey.finish()
+            plan = await survey(body, transaction.job.message, target)
         except Unconvertible as error:
             self._finish(transaction.unsendable(f"next hop can't take the message, nor can it be converted: {error}"))
         except SpoolError as error:
@@ -336,15 +335,12 @@ class Outgoing(asyncio.Protocol):
     async def _stream_body(self, transaction: Transaction) -> None:
         """A body in pieces, from the disk or through a conversion, as fast as the server takes them."""
         assert self._body is not None
-        converter = Converter(transaction.plan) if transaction.plan is not None else None
+        message, plan = transaction.job.message, transaction.plan
         try:
             self._write(self._client.send_body(transaction.prefix), self._deadlines.block)
-            async for chunk in self._body(transaction.job.message):
-                fit = chunk if converter is None else converter.feed(chunk)
-                self._write(self._client.send_body(fit), self._deadlines.block)
+            async for chunk in self._body(message) if plan is None else converted(self._body, message, plan):
+                self._write(self._client.send_body(chunk), self._deadlines.block)
                 await self._may_write.wait()
-            if converter is not None:
-                self._write(self._client.send_body(converter.finish()), self._deadlines.block)
             self._write(self._client.end_body(), self._deadlines.end)
         except UnsafeOctets as error:
             self._unsendable(transaction, str(error))
