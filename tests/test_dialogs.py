@@ -40,7 +40,7 @@ from pillarbox.engine.mail import Message, State
 from pillarbox.engine.ports import Audience, Moved, NoRecords, SpoolBroken, SpoolCallback, SpoolError, SpoolFull, User
 from pillarbox.engine.queue import Lane
 from pillarbox.engine.routing import Route, SmartHost
-from pillarbox.engine.service import COMMANDS, Access, AuthOffer, Service
+from pillarbox.engine.service import COMMANDS, Access, AuthOffer, Service, Submitters
 from pillarbox.net.connection import Connection
 from pillarbox.net.listener import Bounds, Listener
 from pillarbox.sim.clock import VirtualClock
@@ -275,6 +275,7 @@ def make_dialog_service(settings: Mapping[str, str], clock: VirtualClock, presen
         accepts_mail=settings["accepts_mail"] == "true",
         classic=settings["compat"] == "classic",
         odmr=settings["service"] == "odmr",
+        submitters=Submitters.USERS if settings["service"] == "submission" else None,
         checks_sender_domain=settings["check_sender_domain"] == "true",
         presence=presence,
         directory=DIRECTORY,

@@ -45,6 +45,36 @@ def test_auth_in_clear_beyond_this_machine(tmp_path: Path) -> None:
     assert not [each for each in findings(tmp_path, LISTENER + clear) if "clear text" in each.what]
 
 
+SUBMISSION = LISTENER + 'service = "submission"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "said"),
+    [
+        (SUBMISSION + 'auth = "off"', Level.FAIL, "nobody can submit: AUTH is off"),
+        (SUBMISSION.replace("127.0.0.1", "0.0.0.0"), Level.FAIL, "nobody can submit: AUTH is offered under TLS"),
+        (SUBMISSION.replace(":0", ":465") + 'tls = "starttls"', Level.WARN, "on port 465 clients begin with TLS"),
+        (SUBMISSION + 'tls = "starttls"', Level.WARN, "only by STARTTLS"),
+    ],
+)
+def test_where_people_submit(tmp_path: Path, text: str, level: Level, said: str) -> None:
+    (found,) = [each for each in findings(tmp_path, text) if said in each.what]
+    assert found.level is level and found.mend
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LISTENER,
+        SUBMISSION,  # on loopback, for a test
+        SUBMISSION + 'tls = "implicit"',
+        SUBMISSION + 'tls = "starttls"\n' + SUBMISSION.replace('"mx"', '"b"') + 'tls = "implicit"',
+    ],
+)
+def test_where_nothing_is_to_be_said_of_submission(tmp_path: Path, text: str) -> None:
+    assert not [each for each in findings(tmp_path, text) if "submi" in each.what or "465" in each.what]
+
+
 def test_certificates(tmp_path: Path) -> None:
     text = LISTENER + 'tls = "implicit"\n[[tls]]\ncertificate = "cert.pem"\nkey = "cert.key"\n'
     (missing,) = [each for each in findings(tmp_path, text) if each.what.startswith("TLS:")]

@@ -282,7 +282,7 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         ':2: listener[0].compat = "clasic": no such value, did you mean "classic"?|allowed: "strict", "classic"',
     ),
     ('[[listener]]\nauth = "plain"', ':2: listener[0].auth = "plain": no such value; allowed: "off", "tls", "clear"'),
-    ('[[listener]]\nservice = "submission"', ":2: listener[0].service|message submission is not in this version"),
+    ('[[listener]]\nservice = "lmtp"', ":2: listener[0].service|the LMTP service is not in this version"),
     ('[[listener]]\nproxy_protocol = ["::1/0"]', ":2: listener[0].proxy_protocol[0]|the network is ::/0"),
     (
         '[[listener]]\n\n[listener.commands]\nVRFY = "yes"\n',

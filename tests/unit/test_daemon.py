@@ -27,6 +27,7 @@ from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir
 from pillarbox.app.house import Data, House, PortInUse, bind, bind_all, key
 from pillarbox.app.queue_control import DataControl
+from pillarbox.app.submission import UnfitText
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.inspection import RecipientFilter, RecipientRow
@@ -206,7 +207,7 @@ def test_a_message_submitted_to_a_running_server_is_delivered(tmp_path: Path) ->
 
 def test_what_can_be_no_message_is_refused(tmp_path: Path) -> None:
     async def main(data: Data) -> None:
-        with pytest.raises(SpoolBroken, match="552 5.3.4"):
+        with pytest.raises(UnfitText, match="552 5.3.4"):
             await DataControl(data).submit(None, [FAR], TEXT)
         assert await rows(data.spool) == []
 

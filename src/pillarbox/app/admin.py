@@ -21,25 +21,36 @@ from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.app.admin_directory import Data as Data
 from pillarbox.app.admin_directory import DirectoryAdmin, parsed_mailbox, refusals
 from pillarbox.app.config import Config
-from pillarbox.app.control import Conversation, Refused
-from pillarbox.app.submission import Submission, UnfitText, compose
+from pillarbox.app.control import Conversation, Fault, Refused
+from pillarbox.app.submission import Author, UnfitOption, UnfitText, Wishes, compose, header_edit
 from pillarbox.app.where import WhereError, parse_where, state_word
-from pillarbox.core.address import Mailbox
-from pillarbox.core.envelope import MessageId
+from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, MailOptions, MessageId, RcptOptions
+from pillarbox.core.header_edit import Edit
 from pillarbox.core.message import header_end
 from pillarbox.engine.inspection import MessageRow, RecipientFilter, RecipientRow, SpoolReader
 from pillarbox.engine.mail import State
 from pillarbox.engine.ports import Circular, Disabled, Moved, NoSuchUser, SpoolError
 
 ALL_STATES = frozenset(State)
+NO_WISHES = Wishes()
 MAX_RETRY = 1_000_000  # recipients looked at by one `queue retry`
 
 
 class QueueControl(Protocol):
     """What changes the queue, of a running server or of the spool at rest. All raise SpoolError."""
 
-    async def submit(self, sender: Mailbox | None, recipients: list[Mailbox], octets: bytes) -> MessageId:
-        """Accept a message; it is durable when this returns. Aliases are not expanded yet."""
+    async def submit(
+        self,
+        sender: Mailbox | None,
+        recipients: list[Mailbox],
+        octets: bytes,
+        *,
+        edit: Edit | None = None,
+        mail: MailOptions = NO_MAIL_OPTIONS,
+        rcpt: RcptOptions = NO_RCPT_OPTIONS,
+    ) -> MessageId:
+        """Accept a message; it is durable when this returns. Aliases are not expanded yet. Raises UnfitText, too."""
 
     async def retry(self, messages: list[MessageId]) -> int:
         """Make their scheduled recipients due now. Gives how many there were."""
@@ -68,6 +79,9 @@ class LiveControl(Protocol):
     def watch(self, name: str) -> Conversation:
         """Be a terminal of that user."""
 
+    def smtp(self) -> Conversation:
+        """Be a client of SMTP on this machine."""
+
 
 @contextmanager
 def _refusals() -> Iterator[None]:
@@ -78,9 +92,11 @@ def _refusals() -> Iterator[None]:
         except WhereError as error:
             raise Refused(str(error), usage=True) from error
         except UnfitText as error:
-            raise Refused(str(error)) from error
+            raise Refused(str(error), fault=Fault.DATA) from error
+        except UnfitOption as error:
+            raise Refused(str(error), usage=True) from error
         except SpoolError as error:
-            raise Refused(f"the spool failed: {error}") from error
+            raise Refused(f"the spool failed: {error}", fault=Fault.LATER) from error
 
 
 class Admin(DirectoryAdmin):
@@ -107,25 +123,41 @@ class Admin(DirectoryAdmin):
 
     # --- mail
 
-    async def send(self, sender: str, recipients: list[str], text: bytes) -> Data:
+    async def send(self, sender: str, recipients: list[str], text: bytes, wishes: Wishes = NO_WISHES) -> Data:
         """Submit a message. `sender` may be "" or <>, the null reverse-path."""
         with _refusals():
-            reverse = None if sender in ("", "<>") else parsed_mailbox(sender)
-            forward = list(dict.fromkeys(self._reachable(parsed_mailbox(recipient)) for recipient in recipients))
-            octets = compose(Submission(text, reverse, self._config.hostname, self._now()))
+            reverse = None if sender in ("", "<>") else self._mailbox(sender, wishes)
+            mail, rcpt = wishes.mail_options(), wishes.rcpt_options()
+            forward = list(dict.fromkeys(self._reachable(self._mailbox(each, wishes)) for each in recipients))
+            octets = compose(text)
             self._check_bounds(len(octets), len(forward))
-            return {"id": str(await self._queue.submit(reverse, forward, octets))}
+            edit = header_edit(Author(reverse, self._config.hostname, self._now(), wishes.full_name))
+            return {"id": str(await self._queue.submit(reverse, forward, octets, edit=edit, mail=mail, rcpt=rcpt))}
+
+    async def reach(self, recipients: list[str]) -> Data:
+        """Whether mail for these is taken: their addresses in full."""
+        with _refusals():
+            wishes = Wishes(completes=True)
+            return {"recipients": [str(self._reachable(self._mailbox(each, wishes))) for each in recipients]}
+
+    def _mailbox(self, text: str, wishes: Wishes) -> Mailbox:
+        return parsed_mailbox(f"{text}@{self._origin()}" if wishes.completes and "@" not in text else text)
+
+    def _origin(self) -> Domain:
+        """The domain of who is named without one: this host where it takes mail, else the first that does."""
+        hostname, domains = self._config.hostname, self._store.domains()
+        return hostname if not domains or hostname in domains else domains[0]
 
     def _reachable(self, mailbox: Mailbox) -> Mailbox:
         match self._directory.resolve(mailbox):
             case NoSuchUser():
-                raise Refused(f"{mailbox}: no such user here")
+                raise Refused(f"{mailbox}: no such user here", fault=Fault.NO_USER)
             case Circular():
                 raise Refused(f"{mailbox}: its aliases lead in a circle or nowhere")
             case Disabled():
                 raise Refused(f"{mailbox}: disabled, takes no mail: pillarbox user enable {mailbox}")
             case Moved(to):
-                raise Refused(f"{mailbox}: has moved to {to}")
+                raise Refused(f"{mailbox}: has moved to {to}", fault=Fault.NO_USER)
         return mailbox
 
     def _check_bounds(self, size: int, recipients: int) -> None:
@@ -135,7 +167,8 @@ class Admin(DirectoryAdmin):
         if recipients > limits.recipients:
             raise Refused(f"{recipients} recipients; limits.recipients is {limits.recipients}")
         if size > limits.message_size:
-            raise Refused(f"the message has {size} octets; limits.message_size is {limits.message_size}")
+            text = f"the message has {size} octets; limits.message_size is {limits.message_size}"
+            raise Refused(text, fault=Fault.DATA)
 
     # --- the queue
 
@@ -192,9 +225,13 @@ class Admin(DirectoryAdmin):
         """Be a terminal of a user, named by address or login name."""
         return self._running().watch(name)
 
+    async def smtp(self) -> Conversation:
+        """Be a client of SMTP on this machine."""
+        return self._running().smtp()
+
     def _running(self) -> LiveControl:
         if self._live is None:
-            raise Refused("no server runs on this data: start one with `pillarbox serve`")
+            raise Refused("no server runs on this data: start one with `pillarbox serve`", fault=Fault.LATER)
         return self._live
 
     # --- the whole

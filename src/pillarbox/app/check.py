@@ -40,6 +40,7 @@ DNS_LIFETIME = 3.0  # seconds
 _GREETING_WAIT = 3.0  # seconds
 _LITTLE_SPACE = 1024**3  # octets
 _MEBI = 1024**2
+_SUBMISSIONS = 465  # RFC 8314 section 7.3
 
 
 class Level(Enum):
@@ -86,6 +87,7 @@ def check(path: Path | None) -> Iterator[Finding]:
     for listener in config.listeners:
         yield _port(listener.name, listener.address, config, running=holder is not None)
         yield from _offers(listener)
+    yield from _submission(config.listeners)
     yield from _certificates(config, data)
     yield from _credentials(config)
     yield from asyncio.run(_dns(config))
@@ -182,6 +184,25 @@ def _offers(listener: ListenerConfig) -> Iterator[Finding]:
                 f"{what}: {verb.value} is for everybody: strangers may write to terminals",
                 f'set commands.{verb.value} = "trusted" or "auth"',
             )
+
+
+def _submission(listeners: tuple[ListenerConfig, ...]) -> Iterator[Finding]:
+    """Whether people can submit where they are to, and under TLS from the first octet (RFC 8314 section 3.3)."""
+    mine = [listener for listener in listeners if listener.service is Service.SUBMISSION]
+    implicit = 'set tls = "implicit", usually on port 465'
+    for listener in mine:
+        what, far = f"listener {listener.name}", not listener.address.ip.is_loopback
+        if listener.auth is AuthOffer.OFF:
+            yield _fail(f"{what}: nobody can submit: AUTH is off, and comes first there", 'set auth = "tls"')
+        elif listener.tls is TlsMode.OFF and listener.auth is AuthOffer.TLS and far:
+            yield _fail(f"{what}: nobody can submit: AUTH is offered under TLS, and TLS is off", implicit)
+        elif listener.address.port == _SUBMISSIONS and listener.tls is not TlsMode.IMPLICIT:
+            yield _warn(f"{what}: on port {_SUBMISSIONS} clients begin with TLS at once", implicit)
+    if mine and all(listener.tls is TlsMode.STARTTLS for listener in mine):
+        yield _warn(
+            "submission: only by STARTTLS; RFC 8314 section 3.3 prefers TLS from the first octet",
+            'add a [[listener]] with service = "submission" and tls = "implicit", usually on port 465',
+        )
 
 
 def _certificates(config: Config, data: DataDir) -> Iterator[Finding]:

@@ -52,6 +52,13 @@ class LimitsConfig:
         20,
         "SEND, SOML and SAML a minute from one sender; further ones get 451.",
     )
+    future_release: float = keys.one(
+        "future_release",
+        kinds.duration(least=0),
+        "7d",
+        "How long a message is held at its sender's wish (the FUTURERELEASE extension of a `submission` listener) at "
+        'the most; "0s" offers nothing of the kind.',
+    )
     disk_reserve: int = keys.one(
         "disk_reserve",
         kinds.size(),

@@ -28,7 +28,6 @@ class Compat(Enum):
 
 
 _LATER_SERVICES = {
-    "submission": "message submission",
     "lmtp": "the LMTP service",
 }
 
@@ -89,7 +88,9 @@ class ListenerConfig:
         kinds.choice(Service, later=_LATER_SERVICES),
         "mx",
         "What it is for. `mx` takes mail for local domains from anyone, and for others from `relay.networks` and from "
-        "those who have authenticated. `odmr` is on-demand mail relay: ATRN and nothing else, usually on port 366.",
+        "those who have authenticated. `submission` takes mail for anywhere from people, who must authenticate first, "
+        "under their own addresses; usually on port 465 with implicit TLS, and on 587. `odmr` is on-demand mail relay: "
+        "ATRN and nothing else, usually on port 366.",
     )
     tls: TlsMode = keys.one(
         "tls",

@@ -1,11 +1,11 @@
 """The control protocol: how a verb of the command line reaches the running server, over a Unix socket in the data.
 
 A connection carries one request: a line `{"verb": …, "args": {…}, "body": N}` of JSON, then N octets. The answer is a
-line `{"ok": true, "data": …}` or `{"ok": false, "error": …, "usage": …}`. Where the handler gives a Conversation,
-JSON objects follow, one a line, both ways, until the client closes or the server says `{"end": WHY}`. Who may open the
-socket (mode 0600, in a directory of mode 0700) may do everything. Knows no verb and nothing of what is talked about. A
-Unix address holds 107 octets, so a socket is always reached through its directory's descriptor, whatever the length of
-the path.
+line `{"ok": true, "data": …}` or `{"ok": false, "error": …, "usage": …}`, maybe with a `"fault"`. Where the handler
+gives a Conversation, JSON objects follow, one a line, both ways, until the client closes or the server says
+`{"end": WHY}`. Who may open the socket (mode 0600, in a directory of mode 0700) may do everything. Knows no verb and
+nothing of what is talked about. A Unix address holds 107 octets, so a socket is always reached through its directory's
+descriptor, whatever the length of the path.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
@@ -35,12 +36,23 @@ _STOPPING = "the server is stopping"
 _BROKE_OFF = "the server broke off"
 
 
+class Fault(Enum):
+    """Of what kind a refusal is, for a program that must tell its caller by a number. The values go over the socket."""
+
+    DATA = "data"  # the message can be none, or is too large
+    NO_USER = "no-user"  # an address is nobody's
+    LATER = "later"  # the same may be done at another time
+    DENIED = "denied"  # this user of the system may not
+    BUG = "bug"  # of ours
+
+
 class Refused(Exception):
     """The request was understood and not obeyed; the text says why. `usage`: it was wrong in itself."""
 
-    def __init__(self, text: str, *, usage: bool = False) -> None:
+    def __init__(self, text: str, *, usage: bool = False, fault: Fault | None = None) -> None:
         super().__init__(text)
         self.usage = usage
+        self.fault = fault
 
 
 class NotRunning(Exception):
@@ -153,7 +165,7 @@ class ControlServer:
     async def _answer(self, reader: asyncio.StreamReader) -> Line | Conversation:
         try:
             if len(self._tasks) > MAX_CONNECTIONS:
-                raise Refused("the server has too many control connections")
+                raise Refused("the server has too many control connections", fault=Fault.LATER)
             verb, args, body = await self._request(reader)
             answer = await self._handler(verb, args, body)
         except Exception as error:
@@ -194,9 +206,10 @@ class ControlServer:
 
     def _admit(self) -> None:
         if self._stopping:
-            raise Refused(_STOPPING)
+            raise Refused(_STOPPING, fault=Fault.LATER)
         if len(self._conversations) >= MAX_CONVERSATIONS:
-            raise Refused(f"the server has {MAX_CONVERSATIONS} conversations already, as many as may be; end one first")
+            text = f"the server has {MAX_CONVERSATIONS} conversations already, as many as may be; end one first"
+            raise Refused(text, fault=Fault.LATER)
 
     async def _request(self, reader: asyncio.StreamReader) -> tuple[str, Mapping[str, Any], bytes]:
         try:
@@ -218,7 +231,8 @@ class ControlServer:
         match request:
             case {"verb": str(verb), "args": dict(args), "body": int(length)} if length >= 0:
                 if length > self._max_body:
-                    raise Refused(f"the request brings {length} octets; at most {self._max_body} are taken")
+                    text = f"the request brings {length} octets; at most {self._max_body} are taken"
+                    raise Refused(text, fault=Fault.DATA)
                 return verb, args, length
         raise Refused("the request needs verb, args and body", usage=True)
 
@@ -256,9 +270,10 @@ async def _receive(reader: asyncio.StreamReader) -> Line | None:
 
 def _failure(error: Exception) -> Line:
     if isinstance(error, Refused):
-        return {"ok": False, "error": str(error), "usage": error.usage}
+        fault = {} if error.fault is None else {"fault": error.fault.value}
+        return {"ok": False, "error": str(error), "usage": error.usage, **fault}
     log.error("a control request failed", exc_info=error)
-    return {"ok": False, "error": _BUG, "usage": False}
+    return {"ok": False, "error": _BUG, "usage": False, "fault": Fault.BUG.value}
 
 
 def _why(ended: asyncio.Task[None]) -> str:
@@ -308,7 +323,8 @@ class ControlClient:
             raise NotRunning(f"no server listens on {self._path}") from error
         except OSError as error:
             connection.close()
-            raise Refused(f"can't reach the server on {self._path}: {error.strerror}") from error
+            fault = Fault.DENIED if isinstance(error, PermissionError) else Fault.LATER
+            raise Refused(f"can't reach the server on {self._path}: {error.strerror}", fault=fault) from error
         return connection
 
 
@@ -338,9 +354,9 @@ def _line(file: BinaryIO, torn: str) -> Line:
     try:
         line = file.readline()
     except OSError as error:
-        raise Refused(f"{_BROKE_OFF}: {error.strerror}") from error
+        raise Refused(f"{_BROKE_OFF}: {error.strerror}", fault=Fault.LATER) from error
     if not line.endswith(b"\n"):
-        raise Refused(torn)
+        raise Refused(torn, fault=Fault.LATER)
     answer: Line = json.loads(line)
     return answer
 
@@ -349,4 +365,9 @@ def _data(file: BinaryIO) -> Any:
     answer = _line(file, f"{_BROKE_OFF}; whether it did what was asked is not known")
     if answer["ok"]:
         return answer["data"]
-    raise Refused(answer["error"], usage=answer["usage"])
+    raise Refused(answer["error"], usage=answer["usage"], fault=_fault(answer.get("fault")))
+
+
+def _fault(word: str | None) -> Fault | None:
+    """None for a word of another version, too."""
+    return next((fault for fault in Fault if fault.value == word), None)

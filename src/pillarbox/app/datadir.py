@@ -31,6 +31,10 @@ class DataDirError(Exception):
     """The data directory can't be used; the text says why."""
 
 
+class DataDirForbidden(DataDirError):
+    """This user of the system may not use it."""
+
+
 class DataLocked(DataDirError):
     """Another process works on it."""
 
@@ -51,9 +55,10 @@ class DataDir:
             for folder in missing:
                 sync_directory(folder.parent)
         except OSError as error:
-            raise DataDirError(f"can't make the data directory {root}: {error.strerror}") from error
+            kind = DataDirForbidden if isinstance(error, PermissionError) else DataDirError
+            raise kind(f"can't make the data directory {root}: {error.strerror}") from error
         if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
-            raise DataDirError(f"the data directory {root} is not writable")
+            raise DataDirForbidden(f"the data directory {root} is not writable")
         return cls(root, not directory_db(root).exists())
 
     @property
@@ -95,7 +100,8 @@ class DataLock:
         try:
             file = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise DataDirError(f"can't lock the data directory {self._root}: {error.strerror}") from error
+            kind = DataDirForbidden if isinstance(error, PermissionError) else DataDirError
+            raise kind(f"can't lock the data directory {self._root}: {error.strerror}") from error
         if not self._acquired(file):
             holder = _pid_in(file)
             os.close(file)

@@ -12,6 +12,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
@@ -31,6 +32,7 @@ from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
+from pillarbox.app.local_session import LocalSession
 from pillarbox.app.secrets import read_credentials
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
@@ -41,7 +43,7 @@ from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
 from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, TlsPolicy, Turn
-from pillarbox.engine.service import AuthOffer, Service, TlsMode
+from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
@@ -167,6 +169,10 @@ class House:
     def watch(self, name: str) -> Watching:
         return watch(self.terminals, self.data.directory.login, name)
 
+    def smtp(self) -> LocalSession:
+        here = ListenerConfig(name="local", auth=AuthOffer.OFF)
+        return LocalSession(self.listener(replace(self.service(here), submitters=Submitters.MACHINE)))
+
     # --- what the configuration decides
 
     def _open_lane(self, name: str, route: Route) -> Lane:
@@ -201,6 +207,7 @@ class House:
             auth=listener.auth,
             accepts_mail=listener.accepts_mail,
             odmr=listener.service is ListenerService.ODMR,
+            submitters=Submitters.USERS if listener.service is ListenerService.SUBMISSION else None,
             classic=listener.compat is Compat.CLASSIC,
             checks_sender_domain=listener.check_sender_domain,
             proxies=listener.proxy_protocol,

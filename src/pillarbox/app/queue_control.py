@@ -16,12 +16,22 @@ from pathlib import Path
 from pillarbox.adapters.system import sync_directory
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.house import Data
+from pillarbox.app.submission import UnfitText
 from pillarbox.core.address import Mailbox
-from pillarbox.core.envelope import Envelope, MessageId, Recipient
+from pillarbox.core.envelope import (
+    NO_MAIL_OPTIONS,
+    NO_RCPT_OPTIONS,
+    Envelope,
+    MailOptions,
+    MessageId,
+    RcptOptions,
+    Recipient,
+)
+from pillarbox.core.header_edit import Edit
 from pillarbox.core.message import Hop, received_field
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.mail import Message, Unit
-from pillarbox.engine.ports import Accepted, SpoolBroken, SpoolCallback, SpoolError
+from pillarbox.engine.ports import Accepted, SpoolCallback, SpoolError
 from pillarbox.engine.queue import Queue
 
 LISTENER = "local"
@@ -35,29 +45,38 @@ class DataControl:
         self._data = data
         self._queue = queue
 
-    async def submit(self, sender: Mailbox | None, recipients: list[Mailbox], octets: bytes) -> MessageId:
-        """Accept a message; it is durable when this returns. Raises SpoolError."""
+    async def submit(
+        self,
+        sender: Mailbox | None,
+        recipients: list[Mailbox],
+        octets: bytes,
+        *,
+        edit: Edit | None = None,
+        mail: MailOptions = NO_MAIL_OPTIONS,
+        rcpt: RcptOptions = NO_RCPT_OPTIONS,
+    ) -> MessageId:
+        """Accept a message; it is durable when this returns. Raises SpoolError, UnfitText."""
         data = self._data
         message_id, hostname = data.ids.next(), str(data.config.hostname)
         hop = Hop(hostname, "", hostname, PROTOCOL)
         trace = received_field(hop, str(message_id), data.clock.now(), None)
-        intake = Intake(message_id, trace, data.config.limits.message_size)
+        intake = Intake(message_id, trace, data.config.limits.message_size, edit)
         rest = intake.finish(octets, bare=False)
         if intake.fault is not None:
-            raise SpoolBroken(f"not accepted: {intake.fault}")
-        envelope = Envelope(sender, self._expanded(recipients))
+            raise UnfitText(f"not accepted: {intake.fault}")
+        envelope = Envelope(sender, self._expanded(recipients, rcpt), options=mail)
         message = intake.message(rest, envelope, hop=hop, listener=LISTENER, received_at=data.clock.now())
         accept = self._queue.accept if self._queue is not None else self._keep
         await _answered(lambda done: accept(message, done))
         return message_id
 
-    def _expanded(self, recipients: list[Mailbox]) -> tuple[Recipient, ...]:
+    def _expanded(self, recipients: list[Mailbox], options: RcptOptions) -> tuple[Recipient, ...]:
         found: dict[Mailbox, Recipient] = {}
         for mailbox in recipients:
             resolution = self._data.directory.resolve(mailbox)
             accepted = resolution if isinstance(resolution, Accepted) else Accepted((mailbox,))
             for target in accepted.targets:
-                found.setdefault(target, Recipient(target, mailbox, accepted.owners.get(target)))
+                found.setdefault(target, Recipient(target, mailbox, accepted.owners.get(target), options))
         return tuple(found.values())
 
     def _keep(self, message: Message, done: SpoolCallback) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pillarbox.app.admin import Admin, Fetch
 from pillarbox.app.admin_directory import NewUser
 from pillarbox.app.control import Refused
+from pillarbox.app.submission import Wishes
 
 _Verb = Callable[[Admin, "_Args", bytes], Awaitable[object]]
 
@@ -65,6 +66,16 @@ def _new_user(args: _Args) -> NewUser:
     )
 
 
+def _wishes(args: _Args) -> Wishes:
+    return Wishes(
+        full_name=args.text("full_name", ""),
+        notify=args.texts("notify", ()),
+        ret=args.text("ret", ""),
+        envelope_id=args.text("envelope_id", ""),
+        completes=args.flag("completes"),
+    )
+
+
 def _fetch(args: _Args) -> Fetch:
     return Fetch(
         args.text("verb"),
@@ -103,7 +114,9 @@ VERBS: dict[str, _Verb] = {
     "list_show": lambda admin, args, _: admin.list_show(args.text("address")),
     "list_join": lambda admin, args, _: admin.list_join(args.text("address"), args.texts("members")),
     "list_leave": lambda admin, args, _: admin.list_leave(args.text("address"), args.texts("members")),
-    "send": lambda admin, args, body: admin.send(args.text("sender"), args.texts("recipients"), body),
+    "send": lambda admin, args, body: admin.send(args.text("sender"), args.texts("recipients"), body, _wishes(args)),
+    "reach": lambda admin, args, _: admin.reach(args.texts("recipients")),
+    "smtp": lambda admin, args, _: admin.smtp(),
     "queue_list": lambda admin, args, _: admin.queue_list(args.text("where"), args.number("limit")),
     "queue_count": lambda admin, args, _: admin.queue_count(args.text("where")),
     "queue_retry": lambda admin, args, _: admin.queue_retry(args.text("where")),

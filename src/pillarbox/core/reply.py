@@ -148,11 +148,12 @@ SENDER_OK = _reply(250, "2.1.0", "Sender accepted")
 SENDER_SYNTAX = _reply(501, "5.1.7", "Syntax: MAIL FROM:<reverse-path> [parameters]")
 PRIORITY_LOWERED = _reply(250, "2.3.6", "0 is the priority of this message")  # RFC 6710 §4.1
 HELD_TOO_LONG = _reply(501, "5.5.4", "Can't be held for as long as that")  # RFC 4865 §4
+SENDER_INCOMPLETE = _reply(501, "5.1.7", "Sender address has no @domain, write the whole address")
 RECIPIENT_OK = _reply(250, "2.1.5", "Recipient accepted")
 RECIPIENT_SYNTAX = _reply(501, "5.1.3", "Syntax: RCPT TO:<forward-path> [parameters]")
-MOVED_UNSAID = _reply(
-    551, "5.6.8", "User not local; the new address is not ASCII, ask with SMTPUTF8"
-)  # RFC 6531 §3.7.4.2
+RECIPIENT_INCOMPLETE = _reply(501, "5.1.3", "Recipient address has no @domain, write the whole address")
+# RFC 6531 §3.7.4.2
+MOVED_UNSAID = _reply(551, "5.6.8", "User not local; the new address is not ASCII, ask with SMTPUTF8")
 NON_ASCII_PATH = _reply(553, "5.6.7", "Address is not ASCII, and MAIL has not asked for SMTPUTF8")
 BAD_PARAMETER = _reply(501, "5.5.4", "Parameter value not understood")
 UNKNOWN_PARAMETER = _reply(555, "5.5.4", "Parameter not recognised")
@@ -166,6 +167,8 @@ MAILBOX_FULL = _reply(552, "5.2.2", "Mailbox full")
 MAILBOX_NEARLY_FULL = _reply(450, "4.2.2", "Mailbox full for now, try again later")
 MAILBOX_UNREADABLE = _reply(451, "4.3.0", "Mailbox can't be looked at now, try again later")
 MAY_NOT_POST = _reply(550, "5.7.2", "You may not post to this list")
+NOT_YOUR_ADDRESS = _reply(553, "5.7.1", "Sender address is not one of yours")  # RFC 6409 §6.1
+UNQUALIFIED = _reply(554, "5.1.2", "Recipient's domain is not a full name")  # RFC 6409 §4.2
 RELAY_DENIED = _reply(550, "5.7.1", "Relaying denied")
 TOO_MANY_RECIPIENTS = _reply(452, "4.5.3", "Too many recipients")
 NO_VALID_RECIPIENTS = _reply(554, "5.5.1", "No valid recipients")

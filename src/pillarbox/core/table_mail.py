@@ -55,6 +55,13 @@ _SENDER_REFUSED = Case(
     "(5.7.27).",
     "RFC 7505 section 4.2",
 )
+_SUBMITTER_UNKNOWN = 'The listener is for message submission (service = "submission"): AUTH comes first.'
+_SENDER_FORBIDDEN = Case(
+    "5.6.7 5.7.1",
+    "The path is not ASCII, and SMTPUTF8 is not offered (5.6.7), or the listener is for message submission and mail "
+    "for that address does not come to who has authenticated (5.7.1).",
+    "RFC 6409 section 6.1",
+)
 _NO_SPACE = Case(
     "4.3.1", "With a message of the declared SIZE less of the disk would be free than limits.disk_reserve."
 )
@@ -86,9 +93,13 @@ def _to_terminals(name: str, summary: str, *, too_big: Case) -> Page:
         {
             503: OUTSIDE,
             521: NO_MAIL,
-            530: NOT_ENTITLED,
+            530: replace(
+                NOT_ENTITLED,
+                condition=f"{NOT_ENTITLED.condition.removesuffix('.')}; or {_SUBMITTER_UNKNOWN[0].lower()}"
+                f"{_SUBMITTER_UNKNOWN[1:]}",
+            ),
             550: _SENDER_REFUSED,
-            553: NOT_ASCII,
+            553: _SENDER_FORBIDDEN,
             555: UNKNOWN_PARAMETER,
         },
     )
@@ -161,13 +172,9 @@ PAGES: tuple[Page, ...] = (
             502: NOT_ON_ODMR,
             503: OUTSIDE,
             521: NO_MAIL,
-            530: Case(
-                "5.7.0",
-                "Not given by this server, which asks nobody to authenticate before MAIL.",
-                "RFC 4954 section 6",
-            ),
+            530: Case("5.7.0", _SUBMITTER_UNKNOWN, "RFC 6409 section 4.3"),
             550: _SENDER_REFUSED,
-            553: NOT_ASCII,
+            553: _SENDER_FORBIDDEN,
             555: UNKNOWN_PARAMETER,
         },
     ),
@@ -216,6 +223,11 @@ PAGES: tuple[Page, ...] = (
         },
         {
             502: NOT_ON_ODMR,
+            554: Case(
+                "5.1.2",
+                "The listener is for message submission, and the domain is a single label that is not known here.",
+                "RFC 6409 section 4.2",
+            ),
             555: UNKNOWN_PARAMETER,
             556: Case(
                 "5.1.10",

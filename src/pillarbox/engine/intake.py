@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pillarbox.core import reply as r
 from pillarbox.core.envelope import Envelope, MessageId
+from pillarbox.core.header_edit import Edit
 from pillarbox.core.message import HeaderView, Hop, header_end, view_header
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message, Octets
@@ -25,6 +26,7 @@ class Intake:
 
     __slots__ = (
         "_chunks",
+        "_edit",
         "_held",
         "_limit",
         "by_chunks",
@@ -37,8 +39,9 @@ class Intake:
         "trace_size",
     )
 
-    def __init__(self, message_id: MessageId, trace: bytes, limit: int) -> None:
-        """`limit`: octets of the message without our trace field (RFC 1870 §4 counts without stuffed dots)."""
+    def __init__(self, message_id: MessageId, trace: bytes, limit: int, edit: Edit | None = None) -> None:
+        """`limit`: octets of the message as it comes, without our trace field (RFC 1870 §4 counts without stuffed
+        dots). `edit`: what is done to its header section."""
         self.by_chunks = False  # it comes by BDAT, and so may hold any octets
         self.id = message_id
         self.fault: Reply | None = None
@@ -50,6 +53,7 @@ class Intake:
         self._limit = limit + len(trace)
         self._chunks = [trace]
         self._held = len(trace)
+        self._edit = edit
 
     def add(self, octets: bytes) -> bytes | None:
         """The next piece. Gives what must be spilled before more is added, None while memory suffices."""
@@ -69,9 +73,8 @@ class Intake:
 
     def _spill(self) -> bytes | None:
         piece = self._take()
-        if self.header is None and not self._read_header(piece):
-            self.fail(r.HEADER_TOO_BIG)
-            return None
+        if self.header is None:
+            piece = self._read_header(piece)
         if self.fault is not None:
             return None
         self.spilled = True
@@ -87,8 +90,8 @@ class Intake:
             return b""
         spill = self.add(octets)
         rest = spill if spill is not None else self._take()
-        if self.fault is None and self.header is None and not self._read_header(rest, whole=True):
-            self.fail(r.HEADER_TOO_BIG)
+        if self.fault is None and self.header is None:
+            rest = self._read_header(rest, whole=True)
         return rest
 
     def message(self, rest: bytes, envelope: Envelope, *, hop: Hop, listener: str, received_at: float) -> Message:
@@ -121,19 +124,28 @@ class Intake:
         self._held = 0
         return octets
 
-    def _read_header(self, octets: bytes, *, whole: bool = False) -> bool:
-        """False when the octets hold no whole header section, or a larger one than is taken."""
+    def _read_header(self, octets: bytes, *, whole: bool = False) -> bytes:
+        """The same octets, with the header section as it is to be; a fault where they hold no whole one, or a larger
+        one than is taken."""
+        start = self.trace_size
         end = header_end(octets)
         if end is None and whole:
             end = len(octets)
-        if end is None or end - self.trace_size > MAX_HEADER:
-            return False
-        section = octets[self.trace_size : end]
+        if end is None or end - start > MAX_HEADER:
+            self.fail(r.HEADER_TOO_BIG)
+            return b""
+        section = octets[start:end]
         if self.by_chunks and has_bare_octet(section):  # no encoding could carry it on
             self.fail(r.BARE_OCTET_IN_HEADER)
+            return b""
+        if self._edit is not None:
+            came, section = section, self._edit(section)
+            octets = b"".join((octets[:start], section, octets[end:]))
+            self.size += len(section) - len(came)
+            self._limit += len(section) - len(came)  # it counts what came
         self.header = view_header(section)
         if not section.isascii():
             self.octets |= Octets.UTF8_HEADER
         if self.header.received >= MAX_HOPS:
             self.fail(r.LOOP)
-        return True
+        return octets

@@ -15,6 +15,7 @@ from pillarbox.core.address import AddressLiteral, Domain, Mailbox
 from pillarbox.core.envelope import NO_RCPT_OPTIONS, BodyType, Envelope, Mode, Recipient
 from pillarbox.core.message import Hop, received_field
 from pillarbox.core.reply import Reply
+from pillarbox.engine import submission
 from pillarbox.engine.extensions import is_plain, refusal_of_options, settled_options
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.mail import Message
@@ -64,6 +65,8 @@ def _size_limit(service: Service, mode: Mode) -> int:
 
 def refusal_of_sender(service: Service, client: Client, event: MailFrom) -> Reply | None:
     """What is wrong with a transaction at its beginning, as far as it is known without asking anybody."""
+    if (refusal := submission.refusal(service, client, event.sender)) is not None:
+        return refusal
     if event.mode is not Mode.MAIL:
         if not client.may(_VERBS[event.mode]):
             return r.AUTH_NEEDED
@@ -124,6 +127,8 @@ class Reception:
         resolution = self._service.directory.resolve(recipient)
         if type(resolution) is Accepted:
             return self._known(recipient, resolution)
+        if submission.is_unqualified(self._service, recipient, resolution):
+            return self._client.erred(r.UNQUALIFIED)
         if type(resolution) is Relayed or (type(resolution) is NotLocal and self._client.may_relay):
             return self._elsewhere(recipient)
         if type(resolution) is Moved:
@@ -215,7 +220,8 @@ class Reception:
         originals = {recipient.original for recipient in self.recipients.values()}
         only = str(originals.pop()) if len(originals) == 1 else None
         trace = received_field(self._hop, str(message_id), service.clock.now(), only)
-        return Intake(message_id, trace, _size_limit(service, self._mail.mode))
+        edit = submission.header_edit(service, message_id)
+        return Intake(message_id, trace, _size_limit(service, self._mail.mode), edit)
 
     def _begun_by_chunks(self) -> Intake:
         """The first BDAT has come: what DATA would have been told is told behind the chunk."""
@@ -280,7 +286,7 @@ class Reception:
 
     def _message(self, intake: Intake, rest: bytes) -> Message:
         service, mail = self._service, self._mail
-        options = settled_options(service, self._client, mail)
+        options = submission.options(service, self._client, settled_options(service, self._client, mail))
         envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type, options)
         return intake.message(rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now())
 

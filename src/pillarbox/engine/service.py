@@ -44,6 +44,13 @@ class AuthOffer(Enum):
     CLEAR = "clear"  # always
 
 
+class Submitters(Enum):
+    """Whose messages a listener for submission takes."""
+
+    USERS = "who has authenticated, under addresses of theirs"
+    MACHINE = "whoever reaches it, which is somebody on this machine"
+
+
 class TlsMode(Enum):
     """How a listener is protected; the value is the word in the configuration."""
 
@@ -104,6 +111,7 @@ class Service:
     auth: AuthOffer = AuthOffer.TLS
     accepts_mail: bool = True
     odmr: bool = False  # on-demand mail relay and nothing else
+    submitters: Submitters | None = None  # it is for message submission
     classic: bool = False  # gives the odd pairs of the classical table, too
     checks_sender_domain: bool = False
     proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
@@ -187,7 +195,9 @@ class Client:
         self._service = service
         self.peer = peer
         self.here = here
-        self.trusted = bool(service.relay_networks) and _is_within(peer, service.relay_networks)
+        self.trusted = (
+            bool(service.relay_networks) and _is_within(peer, service.relay_networks)
+        ) or service.submitters is Submitters.MACHINE
         self.user: User | None = None  # once authenticated
         self.secure = False  # TLS protects the connection
         self.errors = 0  # refused commands so far

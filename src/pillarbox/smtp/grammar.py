@@ -77,6 +77,7 @@ def _ehlo(argument: bytes, _: Domain) -> ServerEvent:
 
 
 _SYNTAX = {Verb.MAIL: r.SENDER_SYNTAX, Verb.RCPT: r.RECIPIENT_SYNTAX}
+_INCOMPLETE = {Verb.MAIL: r.SENDER_INCOMPLETE, Verb.RCPT: r.RECIPIENT_INCOMPLETE}
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -87,7 +88,7 @@ def _mailbox(octets: bytes, verb: Verb) -> Mailbox | None:
     try:
         return Mailbox.parse(text) if text else None
     except AddressError as error:
-        raise Fault(syntax) from error
+        raise Fault(syntax if "@" in text else _INCOMPLETE[verb]) from error
 
 
 def _path(octets: bytes, syntax: r.Reply) -> str:

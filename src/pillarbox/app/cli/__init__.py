@@ -10,9 +10,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pillarbox import __version__
-from pillarbox.app.cli import conform, directory, fetch, mail, queue, replies, server, watch
+from pillarbox.app.cli import conform, directory, fetch, mail, queue, replies, sendmail, server, watch
 from pillarbox.app.cli.options import config_option
 from pillarbox.app.config_load import ConfigError
 from pillarbox.app.control import Refused
@@ -27,12 +28,15 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"pillarbox {__version__}")
     config_option(top, default=None)
     verbs = top.add_subparsers(metavar="VERB", required=True, title="verbs")
-    for family in (server, directory, mail, queue, fetch, replies, conform, watch):
+    for family in (server, directory, mail, sendmail, queue, fetch, replies, conform, watch):
         family.register(verbs)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    program = Path(sys.argv[0]).name if argv is None else ""
+    if (ended := sendmail.status_of_call(program, sys.argv[1:] if argv is None else argv)) is not None:
+        return ended
     options = _parsed(argv)
     try:
         status: int = options.run(options)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pillarbox.app.config import Config
 from pillarbox.app.config_load import load
-from pillarbox.app.control import ControlClient, NotRunning, Refused, socket_in
+from pillarbox.app.control import ControlClient, Fault, NotRunning, Refused, socket_in
 
 _PATIENCE = 5.0  # seconds for a server that starts or stops, or another verb, to let go of the data
 _PAUSE = 0.1
@@ -32,7 +32,7 @@ def ask(config_file: Path | None, verb: str, args: Mapping[str, Any], body: byte
             return _at_rest(config, verb, args, body)
         except _Locked as error:
             if time.monotonic() >= end:
-                raise Refused(str(error)) from error
+                raise Refused(str(error), fault=Fault.LATER) from error
             time.sleep(_PAUSE)
 
 
@@ -55,4 +55,12 @@ def _at_rest(config: Config, verb: str, args: Mapping[str, Any], body: bytes) ->
     except DataLocked as error:
         raise _Locked(str(error)) from error
     except CANT_START as error:
-        raise Refused(str(error)) from error
+        raise Refused(str(error), fault=_fault(error)) from error
+
+
+def _fault(error: BaseException) -> Fault | None:
+    from pillarbox.app.datadir import DataDirForbidden
+
+    if isinstance(error, DataDirForbidden | PermissionError):
+        return Fault.DENIED
+    return Fault.LATER if isinstance(error, OSError) else None
