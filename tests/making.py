@@ -412,7 +412,7 @@ class Swaps:
         self.ended.append(ended)
 
 
-BOUNDS = Bounds(connections=100, connections_per_address=100, idle=300.0, session_time=3600.0)
+BOUNDS = Bounds(connections=100, idle=300.0, session_time=3600.0)
 
 
 def make_listener(service: Service, bounds: Bounds = BOUNDS, **changes: Any) -> Listener:

@@ -254,7 +254,7 @@ def make_server(given: Mapping[str, str], later: Later) -> Server:
         clock=clock,
         connections=lambda: 1,
     )
-    bounds = Bounds(connections=10, connections_per_address=10, idle=300.0, session_time=3600.0)
+    bounds = Bounds(connections=10, idle=300.0, session_time=3600.0)
     listener = make_listener(service, bounds, spool=spool, accept=spool.accept, answers=answers, hand_over=hang_up)
     return Server(listener, spool, presence)
 

@@ -14,6 +14,8 @@ from pillarbox.app.config_load import ConfigError, load, parse
 from pillarbox.app.config_locate import locate
 from pillarbox.app.config_values import Endpoint
 from pillarbox.core.address import Domain
+from pillarbox.engine.hooks_limits import Limits
+from pillarbox.engine.limits import Limit
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Discard, Mx, Route, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
@@ -107,6 +109,17 @@ message_size = "25M"
 recipients = 1000
 connections = 10000
 connections_per_address = 100
+connections_per_network = 200
+connection_rate_per_address = "60/m"
+connection_rate_per_network = "100 / m"
+message_rate_per_address = "30/m"
+message_rate_per_network = "off"
+message_rate_per_user = "1000/h"
+message_rate_per_sender = "5000/d"
+recipient_rate_per_address = "5/s"
+recipient_rate_per_user = "2000/h"
+network_ipv4 = 28
+network_ipv6 = 56
 errors = 20
 idle = "5m"
 connections_per_next_hop = 3
@@ -160,6 +173,19 @@ def test_every_key_is_read() -> None:
     assert config.limits.connections_per_next_hop == 3
     assert (config.limits.session_time, config.limits.transactions, config.limits.probes) == (600.0, 50, 7)
     assert (config.limits.terminal_messages, config.limits.disk_reserve) == (2, 1024 * 1024)
+    assert config.limits.in_front() == Limits(
+        connections_per_address=100,
+        connections_per_network=200,
+        connection_rate_per_address=Limit(60, 60),
+        connection_rate_per_network=Limit(100, 60),
+        message_rate_per_address=Limit(30, 60),
+        message_rate_per_user=Limit(1000, 3600),
+        message_rate_per_sender=Limit(5000, 86400),
+        recipient_rate_per_address=Limit(5, 1),
+        recipient_rate_per_user=Limit(2000, 3600),
+        prefix_4=28,
+        prefix_6=56,
+    )
     assert config.log.format is LogFormat.JSON
     assert [str(item) for item in config.dns.servers] == ["127.0.0.1:5353", "192.0.2.53:53", "[2001:db8::53]:53"]
     assert config.history.keep == 0.0
@@ -195,6 +221,8 @@ def test_what_a_listener_offers() -> None:
 
 def test_an_empty_file_gives_the_defaults() -> None:
     config = parse("", FILE)
+    assert config.limits.in_front() == Limits(connections_per_address=100)
+    assert config.listeners[0].forbid_unauth_pipelining
     assert [(item.name, item.address, item.service) for item in config.listeners] == [
         ("mx", Endpoint(ipaddress.IPv4Address("127.0.0.1"), 2525), Service.MX)
     ]
@@ -346,6 +374,31 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ("[limits]\ntransactions = 0", ":2: limits.transactions = 0: too small"),
     ("[limits]\nterminal_messages = 0", ":2: limits.terminal_messages = 0: too small"),
     ('[limits]\nsession_time = "0s"', ':2: limits.session_time = "0s": too small'),
+    *(
+        (f"[limits]\nmessage_rate_per_user = {value}", f":2: limits.message_rate_per_user = {value}: {complaint}")
+        for value, complaint in (
+            ('"30"', 'the period is missing; allowed: a number from 1 to 1000000 and a period|"1000/h"|"off"'),
+            ('"0/m"', "would let nobody in"),
+            ('"30/w"', "not a rate"),
+            ('"-1/m"', "not a rate"),
+            ('"1000001/m"', "too large"),
+            ("30", "not a string in quotes"),
+            ("true", "not a string in quotes"),
+            ('"of"', 'not a rate, did you mean "off"?'),
+        )
+    ),
+    *(
+        (f"[limits]\nconnections_per_network = {value}", f":2: limits.connections_per_network = {value}: {complaint}")
+        for value, complaint in (
+            ("0", 'would let nobody in; allowed: a whole number from 1 to 1000000, or "off" for no limit'),
+            ('"none"', "not a whole number"),
+            ("-1", "too small"),
+            ("true", "not a whole number"),
+        )
+    ),
+    ("[limits]\nnetwork_ipv4 = 33", ":2: limits.network_ipv4 = 33: too large; allowed: a whole number from 1 to 32"),
+    ("[limits]\nnetwork_ipv6 = 0", ":2: limits.network_ipv6 = 0: too small; allowed: a whole number from 1 to 128"),
+    ('[limits]\nmessage_rate = "30/m"', ":2: limits.message_rate: unknown key"),
     ('[limits]\ndisk_reserve = "3G"', ':2: limits.disk_reserve = "3G": too large'),
     ('[log]\nformat = "jsn"', ':2: log.format = "jsn": no such value, did you mean "json"?'),
     ('[dns]\nservers = ["ns.example.org"]', ":2: dns.servers[0]|not an IP address"),

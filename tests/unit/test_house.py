@@ -113,6 +113,7 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
         accepts_mail=False,
         compat=Compat.CLASSIC,
         check_sender_domain=True,
+        forbid_unauth_pipelining=False,
         commands=replace(OPEN, help=Access.OFF),
     )
     limits = LimitsConfig(
@@ -153,12 +154,11 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
         assert usual.terminal_rate is service.terminal_rate  # one sender, one limit
         assert [usual.terminal_rate.allows("alice", 0.0) for _ in range(2)] == [True, False]
         bounds = house.listener(usual).bounds
-        assert (bounds.connections, bounds.connections_per_address, bounds.idle, bounds.session_time) == (
-            6,
-            7,
-            8.0,
-            9.0,
-        )
+        assert (bounds.connections, bounds.idle, bounds.session_time) == (6, 8.0, 9.0)
+        limits_in_front = ["connections_per_address", "connections_per_address"]  # it comes, it goes
+        assert [hook.name for hook in service.hooks] == limits_in_front
+        assert [hook.name for hook in usual.hooks] == ["unauth_pipelining"] * 6 + limits_in_front
+        assert usual.hooks[6:] == service.hooks  # one client, one limit
         await house.close()
 
     at_work(tmp_path, main, given=given)

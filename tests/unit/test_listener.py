@@ -439,23 +439,6 @@ def test_there_are_no_more_connections_than_allowed() -> None:
     run(main, replace(BOUNDS, connections=2))
 
 
-def test_there_are_no_more_connections_from_one_address_than_allowed() -> None:
-    async def main(here: Place) -> None:
-        first = await here.connect("127.0.0.2")
-        assert await first.codes() == [220]
-        second = await here.connect("127.0.0.2")
-        assert await second.rest() == REFUSAL
-        other = await here.connect("127.0.0.3")
-        assert await other.codes() == [220]
-        for client in (first, second):
-            client.reset()
-        await here.until_alone(1)
-        again = await here.connect("127.0.0.2")
-        assert await again.codes() == [220]
-
-    run(main, replace(BOUNDS, connections_per_address=1))
-
-
 # --- who goes away
 
 

@@ -286,7 +286,7 @@ def test_a_refused_connection_is_told_so_behind_the_handshake() -> None:
         await shake(client)
         assert await client.rest() == [str(r.CONNECT_TOO_MANY)]
 
-    run(main, TlsMode.IMPLICIT, Bounds(connections=1, connections_per_address=100, idle=300.0, session_time=3600.0))
+    run(main, TlsMode.IMPLICIT, Bounds(connections=1, idle=300.0, session_time=3600.0))
 
 
 def half_a_hello(client: Client) -> None:

@@ -137,10 +137,10 @@ def test_the_server_may_close_at_any_command_and_takes_nothing_where_it_takes_no
 @pytest.mark.parametrize(
     ("command", "codes"),
     [
-        ("MAIL", {503, 530, 550, 553, 555}),
-        ("RCPT", {555, 556}),
+        ("MAIL", {503, 530, 550, 553, 554, 555}),
+        ("RCPT", {554, 555, 556}),
         (".", {450, 550}),
-        ("SEND", {503, 530}),
+        ("SEND", {503, 530, 554}),
         ("EXPN", {252}),
         ("HELP", {530}),
         ("QUIT", {501}),
@@ -151,7 +151,9 @@ def test_the_server_may_close_at_any_command_and_takes_nothing_where_it_takes_no
         ("STARTTLS", {220, 500, 501, 502, 503}),
         ("BDAT", {250, 450, 451, 452, 501, 502, 503, 552, 554}),
         ("unknown", {500, 503}),
-        ("HELO", {550}),
+        ("HELO", {550, 554}),
+        ("EHLO", {554}),
+        ("connect", {554}),
     ],
 )
 def test_later_pairs(command: str, codes: set[int]) -> None:

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
+from pillarbox.engine.hooks_limits import Limits
+from pillarbox.engine.limits import Limit
+
+_STRANGERS = "Not for clients on this machine or in `relay.networks`, nor for those who have authenticated."
+
+
+def _rate(key: str, doc: str) -> Limit | None:
+    return keys.one(key, kinds.rate(), "off", doc)
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,55 @@ class LimitsConfig:
     connections: int = keys.one(
         "connections", kinds.count(), 10000, "Connections at a time, over all listeners; further ones get 421."
     )
-    connections_per_address: int = keys.one(
+    connections_per_address: int | None = keys.one(
         "connections_per_address",
-        kinds.count(),
+        kinds.count_or_off(),
         100,
         "Connections at a time from one client address; further ones get 421.",
+    )
+    connections_per_network: int | None = keys.one(
+        "connections_per_network",
+        kinds.count_or_off(),
+        "off",
+        "Connections at a time from the network of a client; further ones get 421.",
+    )
+    connection_rate_per_address: Limit | None = _rate(
+        "connection_rate_per_address", "New connections from one client address; further ones get 421. " + _STRANGERS
+    )
+    connection_rate_per_network: Limit | None = _rate(
+        "connection_rate_per_network",
+        "New connections from the network of a client; further ones get 421. " + _STRANGERS,
+    )
+    message_rate_per_address: Limit | None = _rate(
+        "message_rate_per_address", "Messages from one client address; a further MAIL gets 451. " + _STRANGERS
+    )
+    message_rate_per_network: Limit | None = _rate(
+        "message_rate_per_network", "Messages from the network of a client; a further MAIL gets 451. " + _STRANGERS
+    )
+    message_rate_per_user: Limit | None = _rate(
+        "message_rate_per_user",
+        "Messages from one user, wherever they have authenticated; a further MAIL gets 451.",
+    )
+    message_rate_per_sender: Limit | None = _rate(
+        "message_rate_per_sender",
+        "Messages with one reverse-path, the null one excepted; a further MAIL gets 451. Not for clients on this "
+        "machine or in `relay.networks` that have not authenticated.",
+    )
+    recipient_rate_per_address: Limit | None = _rate(
+        "recipient_rate_per_address", "Recipients from one client address; a further RCPT gets 451. " + _STRANGERS
+    )
+    recipient_rate_per_user: Limit | None = _rate(
+        "recipient_rate_per_user",
+        "Recipients from one user, wherever they have authenticated; a further RCPT gets 451.",
+    )
+    network_ipv4: int = keys.one(
+        "network_ipv4", kinds.prefix(bits=32), 24, "Bits of an IPv4 address that make the network of a client."
+    )
+    network_ipv6: int = keys.one(
+        "network_ipv6",
+        kinds.prefix(bits=128),
+        64,
+        "Bits of an IPv6 address that make the network of a client. One customer has 64 as a rule.",
     )
     session_time: float = keys.one(
         "session_time", kinds.duration(), "1h", "How long a session may last before it is closed with 421."
@@ -80,3 +132,20 @@ class LimitsConfig:
         "30s",
         "How long a stop waits for transactions that are under way before it closes their connections.",
     )
+
+    def in_front(self) -> Limits:
+        """Those that hooks keep."""
+        return Limits(
+            connections_per_address=self.connections_per_address,
+            connections_per_network=self.connections_per_network,
+            connection_rate_per_address=self.connection_rate_per_address,
+            connection_rate_per_network=self.connection_rate_per_network,
+            message_rate_per_address=self.message_rate_per_address,
+            message_rate_per_network=self.message_rate_per_network,
+            message_rate_per_user=self.message_rate_per_user,
+            message_rate_per_sender=self.message_rate_per_sender,
+            recipient_rate_per_address=self.recipient_rate_per_address,
+            recipient_rate_per_user=self.recipient_rate_per_user,
+            prefix_4=self.network_ipv4,
+            prefix_6=self.network_ipv6,
+        )

@@ -133,6 +133,14 @@ class ListenerConfig:
         "Load balancers in these networks must begin with a PROXY header (version 1 or 2), whose client is taken for "
         "the peer. A header from anybody else is a bad command.",
     )
+    forbid_unauth_pipelining: bool = keys.one(
+        "forbid_unauth_pipelining",
+        kinds.switch(),
+        True,
+        "End a connection with 554 whose client sends before it may: before the greeting, behind EHLO or DATA without "
+        "waiting for the reply, and behind any command once it has said HELO. Not for clients on this machine or in "
+        "`relay.networks`, nor for those who have authenticated.",
+    )
     commands: CommandsConfig = keys.table(
         "commands",
         CommandsConfig,

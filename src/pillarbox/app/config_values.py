@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pillarbox.core.address import Domain
+from pillarbox.engine.limits import PERIODS, Limit
 from pillarbox.engine.routing import Discard, NextHop, Route, parse_next_hop
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_DURATION = 1000 * 86400
 MAX_COUNT = 1_000_000
+_RATE = re.compile(r"(\d{1,9})\s*/\s*([smhd])")
+OFF = "off"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
 
@@ -124,6 +127,41 @@ def duration(*, least: int = 1) -> Kind[float]:
 def count() -> Kind[int]:
     """How many of something, at least one."""
     return Kind(f"a whole number from 1 to {MAX_COUNT}", lambda value: _within(_integer(value), 1, MAX_COUNT))
+
+
+def count_or_off() -> Kind[int | None]:
+    """How many of something; None: any number."""
+
+    def read(value: object) -> int | None:
+        return None if value == OFF else _within(_not_nought(_integer(value)), 1, MAX_COUNT)
+
+    return Kind(f'a whole number from 1 to {MAX_COUNT}, or "off" for no limit', read, (OFF,))
+
+
+def rate() -> Kind[Limit | None]:
+    """So many in a time; None: any number."""
+
+    def read(value: object) -> Limit | None:
+        text = _string(value).strip()
+        if text == OFF:
+            return None
+        if not (match := _RATE.fullmatch(text)):
+            raise ValueError("the period is missing" if text.isdigit() else "not a rate")
+        return Limit(_within(_not_nought(int(match[1])), 1, MAX_COUNT), PERIODS[match[2]])
+
+    allowed = f'a number from 1 to {MAX_COUNT} and a period (s, m, h or d): "30/m", "1000/h"; or "off" for no limit'
+    return Kind(allowed, read, (OFF,))
+
+
+def _not_nought(number: int) -> int:
+    if not number:
+        raise ValueError("would let nobody in")
+    return number
+
+
+def prefix(*, bits: int) -> Kind[int]:
+    """How many bits of an IP address name its network."""
+    return Kind(f"a whole number from 1 to {bits}", lambda value: _within(_integer(value), 1, bits))
 
 
 # --- words

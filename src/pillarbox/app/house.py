@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.adapters.dns import DnsResolver
@@ -37,6 +38,9 @@ from pillarbox.app.secrets import read_credentials
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
 from pillarbox.engine.answers import Answers
+from pillarbox.engine.hooks import Hook
+from pillarbox.engine.hooks_limits import Tallies, limit_hooks
+from pillarbox.engine.hooks_pipelining import pipelining_hooks
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
@@ -106,6 +110,8 @@ class House:
         self.ways = self._make_ways()
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
+        self._tallies = Tallies()
+        self._limit_hooks = self._make_limit_hooks()
         self._accounts = Argon2Accounts(data.directory)
         self._usage = MaildirUsage(data.folder.mail)
         self._terminal_rate = Rate(self.config.limits.terminal_messages)
@@ -193,6 +199,7 @@ class House:
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
         config, data = self.config, self.data
+        submits = listener.service is ListenerService.SUBMISSION
         return Service(
             listener=listener.name,
             hostname=config.hostname,
@@ -207,7 +214,8 @@ class House:
             auth=listener.auth,
             accepts_mail=listener.accepts_mail,
             odmr=listener.service is ListenerService.ODMR,
-            submitters=Submitters.USERS if listener.service is ListenerService.SUBMISSION else None,
+            submitters=Submitters.USERS if submits else None,
+            future_release=int(config.limits.future_release) if submits else 0,
             classic=listener.compat is Compat.CLASSIC,
             checks_sender_domain=listener.check_sender_domain,
             proxies=listener.proxy_protocol,
@@ -218,11 +226,15 @@ class House:
             directory=data.directory,
             clock=data.clock,
             ids=data.ids,
+            hooks=(*(pipelining_hooks() if listener.forbid_unauth_pipelining else ()), *self._limit_hooks),
         )
+
+    def _make_limit_hooks(self) -> tuple[Hook[Any], ...]:
+        return limit_hooks(self.config.limits.in_front(), self._tallies, self.data.clock)
 
     def _bounds(self) -> Bounds:
         limits = self.config.limits
-        return Bounds(limits.connections, limits.connections_per_address, limits.idle, limits.session_time)
+        return Bounds(limits.connections, limits.idle, limits.session_time)
 
     # --- life
 
@@ -251,7 +263,7 @@ class House:
 
     def _fetch_listener(self, name: str) -> Listener:
         """Through which mail comes that is fetched."""
-        return self.listener(self.service(ListenerConfig(name=name, auth=AuthOffer.OFF)))
+        return self.listener(replace(self.service(ListenerConfig(name=name, auth=AuthOffer.OFF)), hooks=()))
 
     async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
         listener = self.listener(self.service(config))
@@ -275,6 +287,7 @@ class House:
         self.answers.resolver = self.ways.resolver
         self.data.spool.reserve = config.limits.disk_reserve
         self._terminal_rate = Rate(config.limits.terminal_messages)
+        self._limit_hooks = self._make_limit_hooks()
         self.queue.router = _router(config, self.data)
         self.queue.retry = config.retry.policy()
         self.queue.renew_lanes()

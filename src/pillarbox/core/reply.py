@@ -104,6 +104,7 @@ def ehlo(hostname: str, keywords: tuple[str, ...]) -> Reply:
 
 BYE = _reply(221, "2.0.0", "Bye", closes=True)
 CONNECT_TOO_MANY = _reply(421, None, "Too many connections, try again later", closes=True)
+CONNECT_TOO_OFTEN = _reply(421, None, "Too many connections in a short time, try again later", closes=True)
 CONNECT_CLOSING = _reply(421, None, "Service not available, closing transmission channel", closes=True)
 CLOSING = _reply(421, "4.3.2", "Service shutting down, closing transmission channel", closes=True)
 IDLE = _reply(421, "4.4.2", "Idle for too long, closing transmission channel", closes=True)
@@ -113,6 +114,7 @@ OUR_FAULT = _reply(421, "4.3.0", "Internal error, closing transmission channel",
 TOO_LONG_A_SESSION = _reply(421, "4.3.2", "Session has lasted too long, closing transmission channel", closes=True)
 TOO_MANY_TRANSACTIONS = _reply(421, "4.7.0", "Too many transactions in one session", closes=True)
 TOO_MANY_PROBES = _reply(421, "4.7.0", "Too many addresses asked for, closing transmission channel", closes=True)
+UNAUTHORISED_PIPELINING = _reply(554, "5.5.0", "Sent before it was time: wait for the reply", closes=True)
 IMPERSONATION = _reply(550, None, "That name is ours")
 NO_MAIL_HERE = _reply(521, "5.3.2", "This host does not accept mail")  # RFC 7504 §3
 
@@ -171,6 +173,8 @@ NOT_YOUR_ADDRESS = _reply(553, "5.7.1", "Sender address is not one of yours")  #
 UNQUALIFIED = _reply(554, "5.1.2", "Recipient's domain is not a full name")  # RFC 6409 §4.2
 RELAY_DENIED = _reply(550, "5.7.1", "Relaying denied")
 TOO_MANY_RECIPIENTS = _reply(452, "4.5.3", "Too many recipients")
+TOO_MANY_MESSAGES = _reply(451, "4.7.1", "Too many messages in a short time, try again later")
+TOO_MANY_RECIPIENTS_NOW = _reply(451, "4.7.1", "Too many recipients in a short time, try again later")
 NO_VALID_RECIPIENTS = _reply(554, "5.5.1", "No valid recipients")
 START_DATA = _reply(354, None, "End data with <CRLF>.<CRLF>")
 TOO_BIG = _reply(552, "5.3.4", "Message size exceeds the limit")

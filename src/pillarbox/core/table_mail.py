@@ -22,6 +22,8 @@ from pillarbox.core.table_page import (
     NOT_ON_ODMR,
     ORDER,
     OUTSIDE,
+    PIPELINED,
+    PIPELINED_HELLO,
     TOO_LONG,
     TOO_LONG_HELLO,
     TOO_LONG_MAIL,
@@ -79,7 +81,8 @@ def _to_terminals(name: str, summary: str, *, too_big: Case) -> Page:
             552: too_big,
             451: Case(
                 "4.3.0 4.4.3 4.7.1",
-                "The client has sent more messages to terminals than limits.terminal_messages (4.7.1), the listener "
+                "The client has sent more messages to terminals than limits.terminal_messages, or more messages than "
+                "limits.message_rate_per_* (4.7.1), the listener "
                 "has check_sender_domain and can't look that domain up now (4.4.3), or the spool can't take writes "
                 "now (4.3.0).",
                 _SEQUENCES_THEN,
@@ -100,6 +103,7 @@ def _to_terminals(name: str, summary: str, *, too_big: Case) -> Page:
             ),
             550: _SENDER_REFUSED,
             553: _SENDER_FORBIDDEN,
+            554: PIPELINED,
             555: UNKNOWN_PARAMETER,
         },
     )
@@ -115,10 +119,20 @@ PAGES: tuple[Page, ...] = (
             220: Case("", "The listener takes mail, and the client is within the limits of connections."),
             421: Case(
                 "",
-                "The server stops, or there are more connections than limits.connections or connections_per_address.",
+                "The server stops, or there are more connections than limits.connections, connections_per_address or "
+                "connections_per_network, or have been more of late than connection_rate_per_address or "
+                "connection_rate_per_network.",
             ),
         },
-        {521: NO_MAIL_HELLO},
+        {
+            521: NO_MAIL_HELLO,
+            554: Case(
+                "",
+                "The client, a stranger, has sent something before the greeting, and the listener has "
+                "forbid_unauth_pipelining.",
+                "RFC 5321 section 4.3.1",
+            ),
+        },
     ),
     Page(
         "HELO",
@@ -133,7 +147,7 @@ PAGES: tuple[Page, ...] = (
             521: NO_MAIL_HELLO,
             421: CLOSING_HELLO,
         },
-        {550: _IMPERSONATION},
+        {550: _IMPERSONATION, 554: PIPELINED_HELLO},
     ),
     Page(
         "EHLO",
@@ -148,7 +162,7 @@ PAGES: tuple[Page, ...] = (
             504: _HELLO_LITERAL,
             421: CLOSING_HELLO,
         },
-        {521: NO_MAIL_HELLO},
+        {521: NO_MAIL_HELLO, 554: PIPELINED_HELLO},
     ),
     Page(
         "MAIL",
@@ -159,9 +173,10 @@ PAGES: tuple[Page, ...] = (
             250: _SENDER_OK,
             552: _SENDER_TOO_BIG,
             451: Case(
-                "4.3.0 4.4.3",
-                "The listener has check_sender_domain and can't look that domain up now (4.4.3), or the spool can't "
-                "take writes now (4.3.0).",
+                "4.3.0 4.4.3 4.7.1",
+                "The client, its network, its user or the sender has sent more messages than limits.message_rate_per_* "
+                "(4.7.1), the listener has check_sender_domain and can't look that domain up now (4.4.3), or the spool "
+                "can't take writes now (4.3.0).",
             ),
             452: _NO_SPACE,
             500: TOO_LONG_MAIL,
@@ -175,6 +190,7 @@ PAGES: tuple[Page, ...] = (
             530: Case("5.7.0", _SUBMITTER_UNKNOWN, "RFC 6409 section 4.3"),
             550: _SENDER_REFUSED,
             553: _SENDER_FORBIDDEN,
+            554: PIPELINED,
             555: UNKNOWN_PARAMETER,
         },
     ),
@@ -207,7 +223,11 @@ PAGES: tuple[Page, ...] = (
                 "The mailbox is above its soft quota, or would be with a message of the declared SIZE (4.2.2), or the "
                 "message is for terminals only and the user has none open (4.2.1).",
             ),
-            451: Case("4.3.0", "The size of the mailbox can't be read now."),
+            451: Case(
+                "4.3.0 4.7.1",
+                "The size of the mailbox can't be read now (4.3.0), or the client or its user has named more "
+                "recipients than limits.recipient_rate_per_* (4.7.1).",
+            ),
             452: Case(
                 "4.5.3", "The message would have more recipients than limits.recipients.", "RFC 5321 section 4.5.3.1.10"
             ),
@@ -224,9 +244,10 @@ PAGES: tuple[Page, ...] = (
         {
             502: NOT_ON_ODMR,
             554: Case(
-                "5.1.2",
-                "The listener is for message submission, and the domain is a single label that is not known here.",
-                "RFC 6409 section 4.2",
+                "5.1.2 5.5.0",
+                "The listener is for message submission, and the domain is a single label that is not known here "
+                f"(5.1.2); or: {PIPELINED.condition[0].lower()}{PIPELINED.condition[1:].removesuffix('.')} (5.5.0).",
+                "RFC 6409 section 4.2, RFC 2920 section 3.1",
             ),
             555: UNKNOWN_PARAMETER,
             556: Case(
@@ -245,7 +266,12 @@ PAGES: tuple[Page, ...] = (
         {
             354: Case("", "There is a recipient, and the spool takes writes."),
             451: Case("4.3.0", "The spool can't take writes now."),
-            554: Case("5.5.1", "Every recipient was refused.", "RFC 5321 section 3.3"),
+            554: Case(
+                "5.5.0 5.5.1",
+                "Every recipient was refused (5.5.1), or the client, a stranger, has sent more behind the command "
+                "without waiting for the 354, and the listener has forbid_unauth_pipelining (5.5.0).",
+                "RFC 5321 section 3.3",
+            ),
             500: TOO_LONG,
             501: ARGUMENT,
             503: Case("5.5.1", "No transaction is open, or it has no recipient so far.", ORDER),
@@ -265,9 +291,10 @@ PAGES: tuple[Page, ...] = (
             ),
             552: Case("5.3.4", "The message is above limits.message_size; behind SEND, above 64 KiB."),
             554: Case(
-                "5.4.6 5.6.0",
+                "5.4.6 5.5.0 5.6.0",
                 "The message is looping (5.4.6), its header section is too large (5.6.0), or it holds a bare CR, a "
-                "bare LF or a NUL, and then the connection is closed (5.6.0).",
+                "bare LF or a NUL (5.6.0) or the client, a stranger who has said HELO, has sent more behind it "
+                "(5.5.0), and then the connection is closed.",
             ),
             451: Case("4.3.0", "The message could not be stored."),
             452: Case("4.3.1", "There is no room on the disk for the message."),

@@ -83,6 +83,18 @@ NOT_ENTITLED = Case(
     "auth or trusted), and the client is none of them.",
     "RFC 4954 section 6",
 )
+PIPELINED = Case(
+    "5.5.0",
+    "The client, a stranger, has said HELO and sends commands without waiting for replies, and the listener has "
+    "forbid_unauth_pipelining.",
+    "RFC 2920 section 3.1",
+)
+PIPELINED_HELLO = Case(
+    "",
+    "The client, a stranger, has sent more behind the command without waiting for its reply, and the listener has "
+    "forbid_unauth_pipelining.",
+    "RFC 2920 section 3.1",
+)
 CLASSIC = Case(
     "2.0.0",
     'The listener has compat = "classic": said in place of 250, so that a client can be tried out on it.',

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pillarbox.core.address import Domain, Mailbox
+from pillarbox.engine import hooks
 from pillarbox.engine.ports import (
     Accounts,
     AccountsFault,
@@ -33,6 +34,7 @@ from pillarbox.engine.questions import (
     AskStatus,
     AskUsage,
     AskWaiting,
+    Consult,
     Login,
     Question,
     Release,
@@ -129,6 +131,9 @@ class Answers:
         age = None if oldest is None else clock.now() - oldest
         return Status(clock.monotonic() - self._started, self._connections(), queued, age)
 
+    async def _consult(self, question: Consult) -> object:
+        return await hooks.outcome(question, self._clock)
+
 
 def _judged(found: MxAnswer) -> SenderDomain:
     match found:
@@ -148,4 +153,5 @@ _WAYS: Mapping[type, Callable[[Answers, Any], Awaitable[object]]] = {
     AskWaiting: Answers._waiting,
     Release: Answers._release,
     AskStatus: Answers._status,
+    Consult: Answers._consult,
 }

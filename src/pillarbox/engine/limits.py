@@ -1,28 +1,76 @@
-"""Rate: a token bucket for each name, in bounded memory. Knows no clock and nothing of what it counts."""
+"""Limits: so much in a time (Limit, Rate) and so much at a time (Tally), by name, in bounded memory.
+
+Knows no clock and nothing of what it counts.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
 MAX_NAMES = 10_000  # buckets kept; the one unused for longest goes first
+PERIODS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NAMES: Mapping[int, str] = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
+
+
+class Limit(NamedTuple):
+    """So many in a period of so many seconds, one of PERIODS."""
+
+    most: int
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"{self.most} {self.period}"
+
+    @property
+    def period(self) -> str:
+        """As in "30 a minute"."""
+        return _NAMES[self.seconds]
 
 
 class Rate:
-    """So many a minute, and as many at once after a quiet minute."""
+    """A token bucket for each name: so many in a period, and as many at once after a quiet one."""
 
-    def __init__(self, per_minute: int) -> None:
-        self._limit = float(per_minute)
-        self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and the moment they were counted
+    def __init__(self, most: int, seconds: float = 60.0) -> None:
+        self._limit = float(most)
+        self._seconds = seconds
+        self._buckets: dict[str, tuple[float, float, int]] = {}  # tokens, when they were counted, refused since
 
     def allows(self, name: str, now: float) -> bool:
         """Take a token; False: there is none. `now`: seconds of any clock that doesn't jump."""
-        tokens = self._tokens(name, now)
-        if tokens < 1:
-            return False
+        return not self.excess(name, now)
+
+    def excess(self, name: str, now: float) -> int:
+        """Take a token: 0. Where there is none: how many have been asked for by now, this one among them."""
+        tokens, at, refused = self._buckets.get(name, (self._limit, now, 0))
+        filled = min(self._limit, tokens + (now - at) * self._limit / self._seconds)
+        if filled < 1:
+            self._buckets[name] = (tokens, at, refused + 1)
+            return int(self._limit) + refused + 1
         self._buckets.pop(name, None)  # so that the dict stays in the order of use
         if len(self._buckets) >= MAX_NAMES:
             del self._buckets[next(iter(self._buckets))]
-        self._buckets[name] = (tokens - 1, now)
-        return True
+        self._buckets[name] = (filled - 1, now, 0)
+        return 0
 
-    def _tokens(self, name: str, now: float) -> float:
-        tokens, at = self._buckets.get(name, (self._limit, now))
-        return min(self._limit, tokens + (now - at) * self._limit / 60)
+
+class Tally:
+    """How many there are of each name now."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def enter(self, name: str) -> None:
+        self._counts[name] += 1
+
+    def leave(self, name: str) -> None:
+        self._counts[name] -= 1
+        if not self._counts[name]:
+            del self._counts[name]

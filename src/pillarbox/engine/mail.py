@@ -55,6 +55,7 @@ class Message:
     octets: Octets
     large: bool  # the text is a file beside the database, not a row
     content: bytes | None = field(default=None, repr=False)
+    notes: tuple[Record, ...] = ()  # what hooks said of it on its way in; written with it, and not read back
 
 
 @dataclass(slots=True)

@@ -7,16 +7,20 @@ SpoolError where it needs the spool. Knows no port.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple, final
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message
 from pillarbox.smtp.sasl import Credentials
+
+if TYPE_CHECKING:
+    from pillarbox.engine.hooks import Hook
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,23 @@ class Status:
     oldest: float | None
 
 
-Question = Spill | Accept | Drop | Login | AskSenderDomain | AskUsage | Show | AskWaiting | Release | AskStatus
+@dataclass(slots=True, eq=False)
+class Consult:
+    """Wait for a hook. Answer: hooks.Verdict, or None, or hooks.HookFailure."""
+
+    hook: Hook[Any]
+    awaitable: Awaitable[object] = field(repr=False)
+    started: bool = False  # somebody waits for it
+
+    def give_up(self) -> None:
+        """Nobody is going to wait for it."""
+        if not self.started and iscoroutine(self.awaitable):
+            self.awaitable.close()
+
+
+Question = (
+    Spill | Accept | Drop | Login | AskSenderDomain | AskUsage | Show | AskWaiting | Release | AskStatus | Consult
+)
 
 
 @final

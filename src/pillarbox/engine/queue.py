@@ -110,7 +110,7 @@ class Queue:
 
     def accept(self, message: Message, done: SpoolCallback) -> None:
         """Make the message durable; `done(None)` says that it is, and that the queue answers for it."""
-        self._spool.write(Unit(messages=(message,)), partial(self._accepted, message, done))
+        self._spool.write(Unit(messages=(message,), notes=message.notes), partial(self._accepted, message, done))
 
     def _accepted(self, message: Message, done: SpoolCallback, error: SpoolError | None) -> None:
         try:

@@ -15,8 +15,9 @@ from pillarbox.core.address import AddressLiteral, Domain, Mailbox
 from pillarbox.core.envelope import NO_RCPT_OPTIONS, BodyType, Envelope, Mode, Recipient
 from pillarbox.core.message import Hop, received_field
 from pillarbox.core.reply import Reply
-from pillarbox.engine import submission
+from pillarbox.engine import hooks, submission
 from pillarbox.engine.extensions import is_plain, refusal_of_options, settled_options
+from pillarbox.engine.hooks import consult
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import (
@@ -145,7 +146,7 @@ class Reception:
         user = self._service.directory.login(recipient.local.text)
         return Mailbox(recipient.local, self._service.hostname) if user is None else user.mailbox
 
-    def _elsewhere(self, recipient: Mailbox) -> Reply:
+    def _elsewhere(self, recipient: Mailbox) -> Step:
         if self._mail.mode is Mode.SEND:
             return r.NO_TERMINAL_ELSEWHERE
         return self._add(recipient, Accepted((recipient,)))
@@ -168,7 +169,7 @@ class Reception:
         user = None if client.user is None else client.user.mailbox
         return all(posting.permits(sender, user) for posting in postings)
 
-    def _for_terminals(self, recipient: Mailbox, targets: tuple[Mailbox, ...]) -> Reply:
+    def _for_terminals(self, recipient: Mailbox, targets: tuple[Mailbox, ...]) -> Step:
         """SEND reaches those users of this host, behind whatever alias or list, who have a terminal open."""
         here = [target for target in targets if self._is_here(target)]
         if not here:
@@ -179,7 +180,7 @@ class Reception:
     def _is_here(self, target: Mailbox) -> bool:
         return isinstance(target.domain, Domain) and self._service.directory.is_local(target.domain)
 
-    def _with_usage(self, recipient: Mailbox, accepted: Accepted, user: User, usage: int | None) -> Reply:
+    def _with_usage(self, recipient: Mailbox, accepted: Accepted, user: User, usage: int | None) -> Step:
         if usage is None:
             return self._client.probed(r.MAILBOX_UNREADABLE)
         usage += self._mail.size
@@ -189,10 +190,20 @@ class Reception:
             return self._client.probed(r.MAILBOX_NEARLY_FULL)
         return self._add(recipient, accepted)
 
-    def _add(self, recipient: Mailbox, accepted: Accepted) -> Reply:
-        recipients, targets, owners = self.recipients, accepted.targets, accepted.owners
-        if len(recipients) + len(targets) > self._service.recipients and recipients:
+    def _add(self, recipient: Mailbox, accepted: Accepted) -> Step:
+        recipients = self.recipients
+        if len(recipients) + len(accepted.targets) > self._service.recipients and recipients:
             return r.TOO_MANY_RECIPIENTS  # RFC 5321 §4.5.3.1.10; an alias counts with all it stands for
+        if chain := self._client.chains.rcpt:
+            occasion = hooks.Rcpt(self._client, self._mail, recipient, len(recipients))
+            if (step := consult(chain, occasion, partial(self._added, recipient, accepted))) is not None:
+                return step
+        return self._added(recipient, accepted)
+
+    def _added(self, recipient: Mailbox, accepted: Accepted, refusal: Reply | None = None) -> Reply:
+        if refusal is not None:
+            return refusal
+        recipients, targets, owners = self.recipients, accepted.targets, accepted.owners
         for target in targets:
             if target not in recipients:
                 owner = owners.get(target) if owners else None
@@ -205,9 +216,18 @@ class Reception:
 
     # --- the message
 
-    def data(self) -> Reply:
+    def data_command(self) -> Step:
         if self._mail.body_type is BodyType.BINARY_MIME:
             return r.BINARY_NEEDS_BDAT
+        if chain := self._client.chains.data:
+            occasion = hooks.Data(self._client, self._mail, self.recipients.values())
+            if (step := consult(chain, occasion, self.data)) is not None:
+                return step
+        return self.data()
+
+    def data(self, refusal: Reply | None = None) -> Reply:
+        if refusal is not None:
+            return refusal
         fault = self._service.spool_fault(0)
         if fault is not None and not isinstance(fault, SpoolFull):
             return r.SPOOL_FAULT
@@ -232,9 +252,18 @@ class Reception:
             intake.fail(r.SPOOL_FAULT)
         return intake
 
-    def chunk(self, event: BodyChunk) -> Ask | None:
-        intake = self._intake or self._begun_by_chunks()
-        piece = intake.add(event.octets)
+    def chunk(self, event: BodyChunk) -> Step:
+        intake, chain = self._intake or self._begun_by_chunks(), self._client.chains.body
+        if chain and intake.fault is None:
+            then = partial(self._piece, intake, event.octets)
+            step = consult(chain, hooks.Body(self._client, intake.id, event.octets), then)
+            return step if type(step) is Ask else then(step)
+        return self._piece(intake, event.octets)
+
+    def _piece(self, intake: Intake, octets: bytes, refusal: Reply | None = None) -> Ask | None:
+        if refusal is not None:
+            intake.fail(refusal)
+        piece = intake.add(octets)
         return Ask(Spill(intake.id, piece), self._spilled) if piece is not None else None
 
     def chunk_end(self, event: ChunkEnd) -> Step:
@@ -242,29 +271,54 @@ class Reception:
         intake = self._intake or self._begun_by_chunks()
         if event.last:
             return self.end(BodyEnd(event.octets, event.bare))
-        piece = intake.add(event.octets)
-        return self._chunk_taken() if piece is None else Ask(Spill(intake.id, piece), self._chunk_spilled)
+        return self._replied(intake, self.chunk(BodyChunk(event.octets)))
 
-    def _chunk_spilled(self, fault: SpoolError | None) -> Reply:
-        self._spilled(fault)
-        return self._chunk_taken()
-
-    def _chunk_taken(self) -> Reply:
-        assert self._intake is not None
-        return self._intake.fault or r.CHUNK_OK
+    def _replied(self, intake: Intake, step: Step) -> Step:
+        """The reply to a chunk behind whatever is asked about it."""
+        if type(step) is not Ask:
+            return intake.fault or r.CHUNK_OK
+        question, then = step
+        return Ask(question, lambda found: self._replied(intake, then(found)))
 
     def _spilled(self, fault: SpoolError | None) -> None:
         assert self._intake is not None
         if fault is not None:
             self._intake.fail(spool_refusal(fault))
 
-    def end(self, event: BodyEnd) -> Reply | Ask:
-        """The message is whole: its fate by the mode of the transaction."""
-        intake = self._intake
+    def end(self, event: BodyEnd) -> Step:
+        """The last piece has come."""
+        intake, chain = self._intake, self._client.chains.body
         assert intake is not None
+        if chain and intake.fault is None and event.octets:
+            then = partial(self._finish, intake, event)
+            step = consult(chain, hooks.Body(self._client, intake.id, event.octets), then)
+            return step if type(step) is Ask else then(step)
+        return self._finish(intake, event)
+
+    def _finish(self, intake: Intake, event: BodyEnd, refusal: Reply | None = None) -> Step:
+        """The message is whole: is anything wrong with it?"""
+        if refusal is not None:
+            intake.fail(refusal)
         rest = intake.finish(event.octets, bare=event.bare)
         if intake.fault is None and intake.header is not None and intake.header.delivered_to:
             self._look_for_a_loop(intake, intake.header.delivered_to)
+        if (chain := self._client.chains.end_of_data) and intake.fault is None:
+            step = consult(chain, self._at_end(intake, rest), partial(self._judged, intake, rest))
+            if type(step) is Ask:
+                return step
+            return self._judged(intake, rest, step)
+        return self._judged(intake, rest)
+
+    def _at_end(self, intake: Intake, rest: bytes) -> hooks.EndOfData:
+        assert intake.header is not None
+        content, trace = None if intake.spilled else rest, intake.trace_size
+        envelope = self._client, self._mail, self.recipients.values()
+        return hooks.EndOfData(*envelope, intake.id, intake.header, intake.size - trace, content, trace)
+
+    def _judged(self, intake: Intake, rest: bytes, refusal: Reply | None = None) -> Reply | Ask:
+        """The fate of the message, by the mode of the transaction."""
+        if refusal is not None:
+            intake.fail(refusal)
         if intake.fault is not None:
             return Ask(Drop(intake.id), self._dropped) if intake.spilled else intake.fault
         if self._mail.mode is Mode.MAIL:
@@ -288,7 +342,12 @@ class Reception:
         service, mail = self._service, self._mail
         options = submission.options(service, self._client, settled_options(service, self._client, mail))
         envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type, options)
-        return intake.message(rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now())
+        message = intake.message(
+            rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now()
+        )
+        if self._client.trail is not None:
+            message.notes = self._client.trail.records(message.id)
+        return message
 
     def _accepted(self, fault: SpoolError | None) -> Reply:
         assert self._intake is not None

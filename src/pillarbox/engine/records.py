@@ -26,6 +26,7 @@ class Kind(Enum):
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
     NOTICE = "notice"  # a failure notice was made, or why none was
+    HOOK = "hook"  # what a hook said while the message came in: of its client, a recipient, or itself
     CHANGED = "changed"  # somebody changed it by hand
 
 

@@ -13,10 +13,12 @@ from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import product
+from typing import Any
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
+from pillarbox.engine.hooks import Chains, Hook, Trail
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
@@ -116,6 +118,8 @@ class Service:
     checks_sender_domain: bool = False
     proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
     future_release: int = 0  # seconds that a message may be held for at its sender's wish (RFC 4865); 0: not offered
+    hooks: tuple[Hook[Any], ...] = ()  # asked in this order
+    chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
     _ehlo: Mapping[tuple[bool, bool, bool], Reply] = field(init=False, repr=False, compare=False)
 
@@ -127,6 +131,8 @@ class Service:
             withheld.add(Verb.AUTH)
         if self.tls is not TlsMode.STARTTLS:
             withheld.add(Verb.STARTTLS)
+        chains = {False: Chains.of(self.hooks), True: Chains.of_no_strangers(self.hooks)}
+        object.__setattr__(self, "chains", chains)
         object.__setattr__(self, "offer", Offer(frozenset(withheld)))
         replies = {
             (secure, starttls, auth): r.ehlo(
@@ -188,16 +194,40 @@ def _is_loopback(peer: str) -> bool:
 class Client:
     """Who is at the other end, and what they may do."""
 
-    __slots__ = ("_service", "errors", "here", "peer", "probes", "secure", "trusted", "user")
+    __slots__ = (
+        "_service",
+        "chains",
+        "errors",
+        "exempt",
+        "extended",
+        "helo",
+        "here",
+        "peer",
+        "probes",
+        "secure",
+        "trail",
+        "trusted",
+        "unread",
+        "user",
+    )
 
-    def __init__(self, service: Service, peer: str, here: Callable[[], str] = str) -> None:
-        """`peer`: IP address; `here` tells ours on this connection."""
+    def __init__(
+        self, service: Service, peer: str, here: Callable[[], str] = str, *, unread: Callable[[], bool] = bool
+    ) -> None:
+        """`peer`: IP address; `here` tells ours on this connection; `unread`: whether more has come from the client
+        than what is being answered."""
         self._service = service
         self.peer = peer
         self.here = here
+        self.unread = unread
+        self.helo = ""  # how it called itself
+        self.extended = False  # it said EHLO, so it was told of PIPELINING
+        self.trail: Trail | None = None  # what hooks said of it
         self.trusted = (
             bool(service.relay_networks) and _is_within(peer, service.relay_networks)
         ) or service.submitters is Submitters.MACHINE
+        self.exempt = self.trusted or not peer or _is_loopback(peer)  # on this machine, or in the relay networks
+        self.chains = service.chains[self.exempt]
         self.user: User | None = None  # once authenticated
         self.secure = False  # TLS protects the connection
         self.errors = 0  # refused commands so far
@@ -217,6 +247,15 @@ class Client:
                 return True
             case AuthOffer.TLS:
                 return self.secure or _is_loopback(self.peer)
+
+    @property
+    def listener(self) -> str:
+        """The name of the listener that it has come to."""
+        return self._service.listener
+
+    @property
+    def clock(self) -> Clock:
+        return self._service.clock
 
     @property
     def name(self) -> str:

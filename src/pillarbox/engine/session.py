@@ -9,15 +9,17 @@ before, in `smtp/states.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain
 from pillarbox.core.message import Hop
 from pillarbox.core.reply import Reply
-from pillarbox.engine import inquiries, login, turning
+from pillarbox.engine import hooks, inquiries, login, turning
 from pillarbox.engine.extensions import is_plain, sender_accepted
-from pillarbox.engine.questions import Accept, Ask, Drop, Question, SenderDomain, Step
+from pillarbox.engine.hooks import Chains, consult, notify
+from pillarbox.engine.questions import Accept, Ask, Consult, Drop, Question, SenderDomain, Step
 from pillarbox.engine.reception import Reception, judged_sender, question_of_sender, refusal_of_sender
 from pillarbox.engine.service import Client, Service
 from pillarbox.smtp.events import (
@@ -60,10 +62,13 @@ class Session:
         "swap",
     )
 
-    def __init__(self, service: Service, peer: str, here: Callable[[], str] = str) -> None:
-        """`peer`: the client's IP address; `here` tells the one that it has reached."""
+    def __init__(
+        self, service: Service, peer: str, here: Callable[[], str] = str, *, unread: Callable[[], bool] = bool
+    ) -> None:
+        """`peer`: the client's IP address; `here` tells the one that it has reached; `unread`: whether more has come
+        than what is being answered."""
         self._service = service
-        self._client = Client(service, peer, here)
+        self._client = Client(service, peer, here, unread=unread)
         self._hop = Hop("", peer, service.hostname.ascii, "SMTP")
         self._transactions = 0
         self._reception: Reception | None = None
@@ -71,6 +76,19 @@ class Session:
         self._asked: Question | None = None
         self._then: Callable[[Any], Step] | None = None
         self.swap: tuple[Domain, ...] = ()  # whose mail is sent once TURN or ATRN has changed the roles
+
+    def connect(self) -> Reply | Question | None:
+        """Somebody has connected: the refusal that takes the place of the greeting, a question first, or None."""
+        return self._put(consult(self._client.chains.connect, hooks.Connect(self._client), _refusal))
+
+    def greet(self) -> Reply | Question | None:
+        """The greeting is due: what is said instead of it, or a question first."""
+        return self._put(
+            consult(self._client.chains.greet, hooks.Greet(self._client), self._greeted) or self._greeted()
+        )
+
+    def _greeted(self, refusal: Reply | None = None) -> Reply:
+        return refusal or self._service.greeting
 
     def handle(self, event: ServerEvent) -> Reply | Question | None:
         """The answer to an event: a reply, none for a piece of a body, or a question first."""
@@ -85,17 +103,29 @@ class Session:
         then = self._then
         assert then is not None
         self._asked = self._then = None
-        step = then(found)
+        step = self._put(then(found))
+        return self._ended(step) if self._ending and type(step) is Reply else step
+
+    def _put(self, step: Step) -> Reply | Question | None:
         if type(step) is Ask:
             self._asked, self._then = step
             return step[0]
-        return self._ended(step) if self._ending and type(step) is Reply else step
+        return step
 
     def abandon(self) -> Drop | None:
         """The connection is gone. What was spilled of an unfinished message must go too."""
+        if isinstance(self._asked, Consult):
+            self._asked.give_up()
         if self._reception is None or isinstance(self._asked, Accept | Drop):
             return None
         return self._reception.spilled
+
+    def closed(self) -> None:
+        """The connection is gone, and no question is open. May be said twice."""
+        if self._reception is not None:
+            self._aborted()
+        notify(self._client.chains.close, hooks.Close(self._client))
+        self._client.chains = _NO_HOOKS
 
     @property
     def between_transactions(self) -> bool:
@@ -111,6 +141,7 @@ class Session:
         """TLS protects the connection from now on: what was said before counts no more (RFC 3207 §4.2)."""
         self._client.secure = True
         self._client.user = None
+        self._client.helo, self._client.extended = "", False
         self._hop = self._hop._replace(helo="", protocol="SMTP")
 
     # --- the session itself
@@ -121,6 +152,17 @@ class Session:
         ours = event.name.lower() == service.hostname.ascii
         if ours and service.hostname_configured and not client.trusted:
             return r.IMPERSONATION
+        if chain := self._client.chains.hello:
+            occasion = hooks.Hello(client, event.name, event.extended)
+            if (step := consult(chain, occasion, partial(self._known_as, event))) is not None:
+                return step
+        return self._known_as(event)
+
+    def _known_as(self, event: Hello, refusal: Reply | None = None) -> Step:
+        if refusal is not None:
+            return refusal
+        service, client = self._service, self._client
+        client.helo, client.extended = event.name, event.extended
         protocol = "ESMTP" if event.extended else "SMTP"
         self._hop = Hop(event.name, client.peer, service.hostname.ascii, protocol)
         reply = service.ehlo(client) if event.extended else r.hello(str(service.hostname))
@@ -140,9 +182,15 @@ class Session:
     def _counted(self, reply: Reply) -> Reply:
         """Addresses that were named and got no message were asked for (RFC 5321 §7.3)."""
         reception, self._reception = self._reception, None
+        if reception is not None:
+            self._aborted()
         if reception is None or not reception.recipients:
             return reply
         return self._client.probed(reply, len(reception.recipients))
+
+    def _aborted(self) -> None:
+        if self._client.chains.abort:
+            notify(self._client.chains.abort, hooks.Abort(self._client))
 
     def _noop(self, event: Noop) -> Step:
         return r.NOOP_CLASSIC if self._service.classic else r.NOOP_OK
@@ -166,10 +214,21 @@ class Session:
             return Ask(question, lambda found: self._judge(event, found))
         return self._begin(event)
 
-    def _judge(self, event: MailFrom, found: SenderDomain) -> Reply:
+    def _judge(self, event: MailFrom, found: SenderDomain) -> Step:
         return judged_sender(found) or self._begin(event)
 
-    def _begin(self, event: MailFrom) -> Reply:
+    def _begin(self, event: MailFrom) -> Step:
+        if self._client.trail is not None:
+            self._client.trail.transaction.clear()
+        if chain := self._client.chains.mail:
+            occasion = hooks.Mail(self._client, event)
+            if (step := consult(chain, occasion, partial(self._begun, event))) is not None:
+                return step
+        return self._begun(event)
+
+    def _begun(self, event: MailFrom, refusal: Reply | None = None) -> Reply:
+        if refusal is not None:
+            return refusal
         self._transactions += 1
         client, hop = self._client, self._hop
         if client.secure or client.user is not None or event.options.smtputf8:  # RFC 3848, RFC 6531 §4.3
@@ -184,7 +243,7 @@ class Session:
 
     def _data(self, event: DataCommand) -> Step:
         assert self._reception is not None
-        return self._reception.data()
+        return self._reception.data_command()
 
     def _body_chunk(self, event: BodyChunk) -> Step:
         assert self._reception is not None
@@ -214,6 +273,8 @@ class Session:
         if reply.code // 100 == 5:
             return self._counted(reply)
         self._reception = None
+        if reply.code // 100 == 4:
+            self._aborted()
         return reply
 
     # --- what is asked and settled elsewhere
@@ -228,7 +289,14 @@ class Session:
         return inquiries.help_on(self._service, self._client, event)
 
     def _authenticate(self, event: Authenticate) -> Step:
+        if chain := self._client.chains.auth:
+            occasion = hooks.Auth(self._client, event.mechanism)
+            if (step := consult(chain, occasion, partial(self._may_authenticate, event))) is not None:
+                return step
         return login.authenticate(self._client, event)
+
+    def _may_authenticate(self, event: Authenticate, refusal: Reply | None) -> Step:
+        return refusal or login.authenticate(self._client, event)
 
     def _auth_response(self, event: AuthResponse) -> Step:
         return login.respond(self._client, event)
@@ -252,6 +320,11 @@ class Session:
         self.swap = domains
 
 
+def _refusal(refusal: Reply | None) -> Step:
+    return refusal
+
+
+_NO_HOOKS = Chains.of(())
 _HANDLERS: Mapping[type, Callable[[Session, Any], Step]] = {
     Hello: Session._hello,
     MailFrom: Session._mail_from,

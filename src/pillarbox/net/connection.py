@@ -16,7 +16,7 @@ from pillarbox.core.reply import Reply
 from pillarbox.engine.questions import Accept, Drop, Question, Spill
 from pillarbox.engine.service import TlsMode
 from pillarbox.engine.session import Session
-from pillarbox.net.network import address_of, peer_of
+from pillarbox.net.network import address_of, has_unread, peer_of
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.events import Wait
 from pillarbox.smtp.server import ServerConnection
@@ -38,7 +38,9 @@ class Connection(asyncio.Protocol):
     """One client, from connect to close."""
 
     __slots__ = (
+        "_admitted",
         "_asking",
+        "_behind",
         "_born",
         "_deadline",
         "_eof",
@@ -55,12 +57,15 @@ class Connection(asyncio.Protocol):
         "peer",
     )
 
-    def __init__(self, listener: Listener, peer: str = "") -> None:
-        """`peer`: the client's IP address, where it is another one than the transport's."""
+    def __init__(self, listener: Listener, peer: str = "", behind: bytes = b"") -> None:
+        """`peer`: the client's IP address, where it is another one than the transport's; `behind`: what has come from
+        it already."""
         self._listener = listener
         self._reading = True
         self._output_full = False
         self._asking = False  # a question is open
+        self._admitted = False  # it is known what becomes of the client: greeted, or refused
+        self._behind = behind
         self._eof = False
         self._task: asyncio.Task[object] | None = None  # that finds the answer, where it takes one
         self._deadline = 0.0  # while lingering: when to give up
@@ -77,20 +82,30 @@ class Connection(asyncio.Protocol):
         self._monotonic = listener.clock.monotonic
         self._born = self._last_octet = self._monotonic()
         self._smtp = ServerConnection(listener.service.hostname, listener.service.offer)
-        self._session = Session(listener.service, self.peer, self._here)
+        self._session = Session(listener.service, self.peer, self._here, unread=self._unread)
         if self._under_tls:  # it was adopted with its layer
             self._session.secured()
-        self._refusal = listener.admit(self)
-        if listener.service.tls is TlsMode.IMPLICIT:
+        self._admit(listener.admit(self) or self._session.connect())
+
+    def _admit(self, answer: Any) -> None:
+        """The refusal, or none, or a question first; then the handshake, or the greeting."""
+        if answer is not None and type(answer) is not Reply:
+            self._ask(answer, [])
+            return
+        self._refusal = answer
+        self._admitted = True
+        if self._listener.service.tls is TlsMode.IMPLICIT:
+            self._behind += self._smtp.input.take_all()  # what came meanwhile is for the layer
             self._secure()
+            self._resume()
         else:
             self._greet()
+        if self._behind:
+            behind, self._behind = self._behind, b""
+            (self._transport if isinstance(self._transport, Secured) else self).data_received(behind)
 
     def _greet(self) -> None:
-        reply = self._refusal or self._listener.service.greeting
-        self._transport.write(self._smtp.send(reply))
-        if reply.closes:
-            self._close(at_once=False)
+        self._pump(self._refusal or self._session.greet())
 
     def _secure(self) -> None:
         """Put TLS between the transport and us; the handshake is the client's to begin."""
@@ -112,6 +127,16 @@ class Connection(asyncio.Protocol):
 
     def _insecure(self, reason: str) -> None:
         log.info("TLS with %s failed: %s", self.peer, reason)
+
+    def _unread(self) -> bool:
+        """Whether the client has sent more than what is being answered. It is looked for in the kernel only before the
+        greeting, when nothing may have come."""
+        if not self._smtp.input.empty:
+            return True
+        if self._smtp.state is not ServerState.CONNECT:
+            return False
+        transport = self._transport
+        return transport.unread if isinstance(transport, Secured) else bool(self._behind) or has_unread(transport)
 
     def _here(self) -> str:
         """The IP address that the client has reached."""
@@ -147,8 +172,10 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
             self._asking = False
         drop = self._session.abandon()
-        if drop is not None and not self._asking:
-            self._listener.spool.unspill(drop.message)
+        if not self._asking:
+            if drop is not None:
+                self._listener.spool.unspill(drop.message)
+            self._session.closed()
         self._deadline = float("inf")
 
     # --- pumping
@@ -257,7 +284,7 @@ class Connection(asyncio.Protocol):
         except Exception:
             self._end(self._bug())
         else:
-            self._pump(answer)
+            self._pump(answer) if self._admitted else self._admit(answer)
 
     def _after_the_end(self, found: object) -> None:
         """The connection went while the question was open; what was spilled meanwhile must go too."""
@@ -265,6 +292,7 @@ class Connection(asyncio.Protocol):
         drop = self._session.abandon()
         if drop is not None:
             self._listener.spool.unspill(drop.message)
+        self._session.closed()
 
     def _swap(self) -> None:
         """The roles have changed: another protocol has the connection from now on. What the client sent behind its
@@ -279,8 +307,12 @@ class Connection(asyncio.Protocol):
             self._transport,
             self._session.swap,
             peer=self.peer,
-            ended=lambda: listener.census.leave(self.peer),
+            ended=self._swap_ended,
         )
+
+    def _swap_ended(self) -> None:
+        self._listener.census.leave()
+        self._session.closed()
 
     def _pause(self) -> None:
         if self._reading:

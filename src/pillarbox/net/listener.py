@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,30 +29,21 @@ class Bounds:
     """What a listener bears."""
 
     connections: int
-    connections_per_address: int
     idle: float  # seconds without an octet from the client
     session_time: float  # seconds from connect to close
 
 
 class Census:
-    """How many connections there are, of all listeners together and from each address."""
+    """How many connections there are, of all listeners together."""
 
     def __init__(self) -> None:
         self.total = 0
-        self.by_address: Counter[str] = Counter()
 
-    def enter(self, address: str) -> None:
+    def enter(self) -> None:
         self.total += 1
-        self.by_address[address] += 1
 
-    def leave(self, address: str) -> None:
+    def leave(self) -> None:
         self.total -= 1
-        self.by_address[address] -= 1
-        if not self.by_address[address]:
-            del self.by_address[address]
-
-    def within(self, bounds: Bounds, address: str) -> bool:
-        return self.total <= bounds.connections and self.by_address[address] <= bounds.connections_per_address
 
 
 class HandOver(Protocol):
@@ -117,13 +107,13 @@ class Listener:
     def admit(self, connection: Connection) -> Reply | None:
         """Count the connection in; the refusal, if any."""
         self.connections.add(connection)
-        self.census.enter(connection.peer)
+        self.census.enter()
         if self.closing:
             return r.CONNECT_CLOSING
-        return None if self.census.within(self.bounds, connection.peer) else r.CONNECT_TOO_MANY
+        return None if self.census.total <= self.bounds.connections else r.CONNECT_TOO_MANY
 
     def dismiss(self, connection: Connection) -> None:
-        self.census.leave(connection.peer)
+        self.census.leave()
         self.forget(connection)
 
     def forget(self, connection: Connection) -> None:

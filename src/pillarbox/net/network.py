@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -22,6 +24,15 @@ def address_of(transport: asyncio.BaseTransport, end: str) -> str:
 
 def peer_of(transport: asyncio.BaseTransport) -> str:
     return address_of(transport, "peername")
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Whether the kernel holds octets from the peer that nobody has read; False where that can't be known."""
+    socket = transport.get_extra_info("socket")
+    try:
+        return socket is not None and any(fcntl.ioctl(socket.fileno(), termios.FIONREAD, bytes(4)))
+    except (OSError, ValueError):
+        return False  # it has just gone
 
 
 def is_loopback(transport: asyncio.BaseTransport) -> bool:

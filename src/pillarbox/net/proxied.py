@@ -53,11 +53,9 @@ class Proxied(asyncio.Protocol):
         assert self._transport is not None
         if self._timer is not None:
             self._timer.cancel()
-        connection = Connection(self._listener, peer=header.source or self._peer)
+        connection = Connection(self._listener, header.source or self._peer, self._reader.rest)
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
-        if self._reader.rest:
-            connection.data_received(self._reader.rest)
 
     def _end(self, reason: str) -> None:
         log.warning("connection of %s ended: %s", self._peer, reason)

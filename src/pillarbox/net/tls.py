@@ -132,6 +132,7 @@ class Secured(asyncio.Transport, asyncio.Protocol):
         self._above = cast(asyncio.Protocol, above)
         self._ready = ready
         self._failed = failed
+        self.unread = False  # more came with the end of the handshake
         self._is_broken = False
         self._said_eof = False
         below.set_protocol(self)
@@ -205,6 +206,7 @@ class Secured(asyncio.Transport, asyncio.Protocol):
             return
         self._tell(answer)
         if self.layer.ready and not was_ready:
+            self.unread = bool(plain)
             self._ready()
         if plain:
             self._above.data_received(plain)
