@@ -15,9 +15,10 @@ from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.answers import Answers
+from pillarbox.engine.dsn import NOTICE_LISTENER
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
-from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Unit
+from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Told, Unit
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import (
     Clock,
@@ -164,6 +165,7 @@ class Stored:
     attempts: int = 0
     lane: str = ""
     reply: str = ""
+    told: Told = Told.NOTHING
 
 
 class MemorySpool(NoSpool):
@@ -183,7 +185,7 @@ class MemorySpool(NoSpool):
         self._waiting: list[tuple[Unit, SpoolCallback]] = []
 
     def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
-        assert urgent == bool(unit.messages and not unit.changes)
+        assert urgent == any(message.listener != NOTICE_LISTENER for message in unit.messages)
         if self.held:
             self._waiting.append((unit, done))
         else:
@@ -215,7 +217,7 @@ class MemorySpool(NoSpool):
             row = self.rows[change.message, change.number]
             assert not row.state.settled, f"{row} was settled before"
             row.state, row.due, row.attempts = change.state, change.due, change.attempts
-            row.lane, row.reply = change.lane, change.reply
+            row.lane, row.reply, row.told = change.lane, change.reply, change.told
             if change.record is not None:
                 self.records.append(change.record)
         self.records.extend(unit.records)
@@ -224,8 +226,11 @@ class MemorySpool(NoSpool):
 
     async def lease(self, now: float, limit: int) -> list[Leased]:
         await self._look()
-        due = sorted((row.due, key) for key, row in self.rows.items() if row.state is State.SCHEDULED)
-        return self._leased([key for at, key in due if at <= now][:limit])
+        due = [(-self._priority(key), row.due, key) for key, row in self.rows.items() if row.state is State.SCHEDULED]
+        return self._leased([key for _, at, key in sorted(due) if at <= now][:limit])
+
+    def _priority(self, key: tuple[int, int]) -> int:
+        return self.messages[key[0]].envelope.options.priority or 0
 
     async def lease_at(self, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
         await self._look()
@@ -238,7 +243,7 @@ class MemorySpool(NoSpool):
         for message, number in keys:
             row = self.rows[message, number]
             row.state = State.LEASED
-            taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts))
+            taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts, row.told))
         return [
             Leased(replace(self.messages[message], content=None), rows, self._scheduled(message))
             for message, rows in taken.items()

@@ -102,7 +102,7 @@ credentials = "/etc/near.secret"
 [retry]
 schedule = ["5m", 900, "1h"]
 give_up = "5d"
-warn = "4h"
+warn = "2h"
 
 [limits]
 message_size = "25M"
@@ -168,7 +168,7 @@ def test_every_key_is_read() -> None:
         TlsConfig(Path("/etc/pillarbox/tls/mx.pem"), Path("/keys/mx.key")),
         TlsConfig(Path("/etc/pillarbox/other.pem"), Path("/etc/pillarbox/other.pem")),
     )
-    assert config.retry.policy() == RetrySchedule((300.0, 900.0, 3600.0), 432000.0)
+    assert config.retry.policy() == RetrySchedule((300.0, 900.0, 3600.0), 432000.0, 7200.0)
     assert (config.limits.message_size, config.limits.idle, config.limits.drain) == (26214400, 300.0, 0.0)
     assert config.limits.connections_per_next_hop == 3
     assert (config.limits.session_time, config.limits.transactions, config.limits.probes) == (600.0, 50, 7)
@@ -189,6 +189,11 @@ def test_every_key_is_read() -> None:
     assert config.log.format is LogFormat.JSON
     assert [str(item) for item in config.dns.servers] == ["127.0.0.1:5353", "192.0.2.53:53", "[2001:db8::53]:53"]
     assert config.history.keep == 0.0
+
+
+def test_nobody_is_warned_of_a_delay_where_the_configuration_says_so() -> None:
+    assert parse('[retry]\nwarn = "0s"', FILE).retry.policy().warn is None
+    assert parse("", FILE).retry.policy().warn == 14400.0
 
 
 def test_what_a_listener_offers() -> None:
@@ -364,7 +369,7 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ('[retry]\nschedule = ["5m", "0s"]', ':2: retry.schedule[1] = "0s": too small'),
     ('[retry]\ngive_up = "5"', ':2: retry.give_up = "5": the unit is missing; allowed: 1s to 1000d'),
     ('[retry]\ngive_up = "1001d"', ":2: retry.give_up|too large"),
-    ('[retry]\nwarn = "1h"', ':2: retry.warn = "1h"|allowed: "4h"'),
+    ('[retry]\nwarn = "1001d"', ":2: retry.warn|too large"),
     ('[limits]\nmessage_size = "25MB"', ':2: limits.message_size = "25MB": not a size; allowed: 1 to 2G octets'),
     ('[limits]\nmessage_size = "3G"', ":2: limits.message_size|too large"),
     ("[limits]\nmessage_size = 0", ":2: limits.message_size = 0: too small"),

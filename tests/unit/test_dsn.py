@@ -1,4 +1,4 @@
-"""Failure notices, read as a mail program reads them."""
+"""Notices, read as a mail program reads them: what stands in them whatever happened to the message."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pillarbox.core.address import Domain, LocalPart, Mailbox
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.dsn import MAX_LINE, Undelivered, failure_notice, may_notify
-from pillarbox.engine.mail import Deferred, Failed, Message, Octets, Row, State
+from pillarbox.engine.dsn import MAX_LINE, Action, Notice, Returned, Telling, may_notify, notice
+from pillarbox.engine.mail import Deferred, Failed, Message, Octets, Row
 
 HOSTNAME = Domain.parse("mx.example.test")
 RECEIVED = 1_700_000_000.0
@@ -47,9 +47,22 @@ def message(
 
 
 def undelivered(
-    outcome: Failed | Deferred, *, address: Mailbox = BOB, original: Mailbox = BOB, state: State = State.FAILED
-) -> Undelivered:
-    return Undelivered(Row(3, Recipient(address, original), attempts=7), outcome, state)
+    outcome: Failed | Deferred,
+    *,
+    address: Mailbox = BOB,
+    original: Mailbox = BOB,
+    given_up: bool = False,
+    attempts: int = 7,
+) -> Telling:
+    return Telling(
+        Row(3, Recipient(address, original), attempts),
+        Action.FAILED,
+        outcome.status,
+        outcome.text,
+        outcome.next_hop,
+        remote=outcome.remote,
+        given_up=given_up,
+    )
 
 
 def parsed(octets: bytes) -> email.message.EmailMessage:
@@ -62,8 +75,11 @@ def parsed(octets: bytes) -> email.message.EmailMessage:
     return found
 
 
-def notice(*failed: Undelivered, of: Message | None = None, header: bytes = HEADER, age: float = 60.0) -> bytes:
-    return failure_notice(of or message(), failed, hostname=HOSTNAME, now=RECEIVED + age, header=header)
+def made(*failed: Telling, of: Message | None = None, header: bytes = HEADER, age: float = 60.0) -> bytes:
+    about = of or message()
+    assert about.envelope.sender is not None
+    told = Notice(about, failed, about.envelope.sender, about.envelope.options, HOSTNAME, RECEIVED + age)
+    return notice(told, Returned(header))
 
 
 def parts_of(octets: bytes) -> tuple[str, list[email.message.Message], bytes]:
@@ -76,7 +92,7 @@ def parts_of(octets: bytes) -> tuple[str, list[email.message.Message], bytes]:
 
 
 def test_the_header_of_a_notice() -> None:
-    found = parsed(notice(undelivered(NO_USER)))
+    found = parsed(made(undelivered(NO_USER)))
     assert found["From"] == "Mail Delivery System <MAILER-DAEMON@mx.example.test>"
     assert found["To"] == "alice@example.org"
     assert found["Date"] == "Tue, 14 Nov 2023 22:14:20 +0000"
@@ -96,7 +112,7 @@ def test_the_header_of_a_notice() -> None:
 
 def test_the_status_of_a_message_and_of_each_recipient() -> None:
     carol = Mailbox.parse("carol@far.example")
-    octets = notice(undelivered(NO_USER), undelivered(REFUSED, address=carol, original=carol, state=State.EXPIRED))
+    octets = made(undelivered(NO_USER), undelivered(REFUSED, address=carol, original=carol, given_up=True))
     _, (of_message, bob, late), original = parts_of(octets)
     assert dict(of_message.items()) == {
         "Reporting-MTA": "dns; mx.example.test",
@@ -129,7 +145,7 @@ def test_the_status_of_a_message_and_of_each_recipient() -> None:
 )
 def test_the_remote_mta(next_hop: str, remote_mta: str | None) -> None:
     outcome = Failed("550 no", next_hop, EnhancedCode(5, 0, 0), remote=True)
-    _, (_, group), _ = parts_of(notice(undelivered(outcome)))
+    _, (_, group), _ = parts_of(made(undelivered(outcome)))
     assert group["Remote-MTA"] == remote_mta
 
 
@@ -138,17 +154,17 @@ def test_the_remote_mta(next_hop: str, remote_mta: str | None) -> None:
     [
         (undelivered(NO_USER), 60.0, ["<bob@far.example>: The next mail server said: 550 5.1.1 No such user"]),
         (undelivered(REFUSED), 60.0, ["<bob@far.example>: mx1.far.example [192.0.2.1]: connection refused"]),
-        (undelivered(REFUSED, state=State.EXPIRED), 5 * 86400.0, ["Given up after 7 attempts in 5 days."]),
-        (undelivered(REFUSED, state=State.EXPIRED), 26 * 3600.0, ["Given up after 7 attempts in 26 hours."]),
+        (undelivered(REFUSED, given_up=True), 5 * 86400.0, ["Given up after 7 attempts in 5 days."]),
+        (undelivered(REFUSED, given_up=True), 26 * 3600.0, ["Given up after 7 attempts in 26 hours."]),
         (
-            Undelivered(Row(0, Recipient(BOB, BOB), attempts=1), REFUSED, State.EXPIRED),
+            undelivered(REFUSED, given_up=True, attempts=1),
             300.0,
             ["Given up after 1 attempt in 5 minutes."],
         ),
     ],
 )
-def test_the_text_for_people(one: Undelivered, age: float, texts: list[str]) -> None:
-    text, _, _ = parts_of(notice(one, age=age))
+def test_the_text_for_people(one: Telling, age: float, texts: list[str]) -> None:
+    text, _, _ = parts_of(made(one, age=age))
     flat = " ".join(text.split())
     for expected in (*texts, 'with the subject "Lunch"', "0123456789ab", "mail server at mx.example.test"):
         assert expected in flat
@@ -157,25 +173,25 @@ def test_the_text_for_people(one: Undelivered, age: float, texts: list[str]) -> 
 
 @pytest.mark.parametrize("subject", ["", "=?utf-8?q?Gr=C3=BC=C3=9Fe?="])
 def test_subjects_that_nobody_could_read_are_left_out(subject: str) -> None:
-    text, _, _ = parts_of(notice(undelivered(NO_USER), of=message(subject=subject)))
+    text, _, _ = parts_of(made(undelivered(NO_USER), of=message(subject=subject)))
     assert "subject" not in text
 
 
 def test_without_a_peer_nothing_is_said_of_one() -> None:
-    _, (of_message, _), _ = parts_of(notice(undelivered(NO_USER), of=message(peer="")))
+    _, (of_message, _), _ = parts_of(made(undelivered(NO_USER), of=message(peer="")))
     assert of_message["Received-From-MTA"] is None
 
 
 def test_the_target_of_an_alias_stays_private() -> None:
     hidden = Mailbox.parse("hidden@private.example")
-    assert b"hidden" not in notice(undelivered(NO_USER, address=hidden))
+    assert b"hidden" not in made(undelivered(NO_USER, address=hidden))
 
 
 def test_nothing_from_outside_starts_a_line() -> None:
     evil = "550 no\r\nBcc: victim@example.org\r\n\r\n--=_0123456789ab--\r\n\0\x1b[31mé" + "x" * 2000
     outcome = Failed(evil, "mx.evil.example\r\nX: y", EnhancedCode(5, 0, 0), remote=True)
     mean = Mailbox(LocalPart("a\r\nX-Injected: 1"), Domain.parse("far.example"))
-    octets = notice(undelivered(outcome, original=mean), of=message(subject="S\r\nX-Injected: 2\r\n\r\nbody é"))
+    octets = made(undelivered(outcome, original=mean), of=message(subject="S\r\nX-Injected: 2\r\n\r\nbody é"))
     text, groups, _ = parts_of(octets)
     assert [set(group.keys()) for group in groups] == [
         {"Reporting-MTA", "Received-From-MTA", "Arrival-Date"},
@@ -198,7 +214,7 @@ def test_nothing_from_outside_starts_a_line() -> None:
     ],
 )
 def test_the_original_header_comes_back_as_it_was(header: bytes, encoding: str) -> None:
-    octets = notice(undelivered(NO_USER), header=header)
+    octets = made(undelivered(NO_USER), header=header)
     _, _, original = parts_of(octets)
     assert original == header + (b"" if not header or header.endswith(b"\r\n") else b"\r\n")
     *_, part = parsed(octets).iter_parts()

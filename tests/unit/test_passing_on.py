@@ -21,7 +21,7 @@ from pillarbox.core.envelope import (
 )
 from pillarbox.core.mime import Target
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Delivered, Failed, Job, Octets, Report, Row
+from pillarbox.engine.mail import Delivered, Failed, Job, Octets, Reach, Report, Row
 from pillarbox.engine.passing_on import batches, conversion, header_fields, limit
 from pillarbox.engine.transaction import Body, Convert, Transaction
 from pillarbox.smtp.client import ClientConnection
@@ -212,7 +212,7 @@ def test_a_binary_message_goes_as_one_chunk() -> None:
     assert client.begin_chunk(talk.size) == b"BDAT 37 LAST\r\n"
     assert client.send_body(TEXT) + client.end_body() == TEXT
     (reply,) = hear(client, b"250 taken\r\n")
-    assert talk.on_reply(reply) == Report((Delivered("250 taken", HOP),))
+    assert talk.on_reply(reply) == Report((Delivered("250 taken", HOP, Reach.SILENT),))
 
 
 @pytest.mark.parametrize(

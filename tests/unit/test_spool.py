@@ -37,7 +37,7 @@ from pillarbox.core.envelope import (
     ValidSince,
 )
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Change, Leased, Message, Octets, Place, State, Unit
+from pillarbox.engine.mail import Change, Leased, Message, Octets, Place, State, Told, Unit
 from pillarbox.engine.ports import Spool, SpoolBroken, SpoolError, SpoolFull
 from pillarbox.engine.records import Kind, Record
 from tests.making import turns
@@ -260,6 +260,83 @@ def test_leases_are_the_earliest_due_and_no_more_than_wanted(disk: Disk) -> None
         assert await spool.next_due() == NOW + 40
         ((_, (row,), waiting),) = await spool.lease(NOW + 40, 10)
         assert (row.number, row.attempts, waiting) == (2, 1, 0)
+
+    run(disk, main)
+
+
+def ranked(number: int, priority: int | None, *to: str, hold_until: float | None = None) -> Message:
+    one = message(number, *(to or ("a@x.test",)))
+    options = MailOptions(priority=priority, hold_until=hold_until)
+    return replace(one, envelope=replace(one.envelope, options=options))
+
+
+def test_leases_are_of_the_highest_priority_first(disk: Disk) -> None:
+    """RFC 6710; of one priority the earliest, and none before it is due."""
+
+    async def main() -> None:
+        await disk.keep(
+            ranked(1, None), ranked(2, -2), ranked(3, 5), ranked(4, 5), ranked(5, None), ranked(6, 9), ranked(7, -9)
+        )
+        dues = {1: 9, 2: 1, 3: 8, 4: 7, 5: 6, 6: 50, 7: 2}
+        for number, due in dues.items():
+            assert await disk.write(scheduled(number, NOW + due)) is None
+        assert numbers(await disk.spool.lease(NOW + 10, 3)) == [(4, [0], 0), (3, [0], 0), (5, [0], 0)]
+        assert await disk.spool.next_due() == NOW + 1
+        assert numbers(await disk.spool.lease(NOW + 10, 10)) == [(1, [0], 0), (2, [0], 0), (7, [0], 0)]
+        assert await disk.spool.next_due() == NOW + 50
+
+    run(disk, main)
+
+
+def test_every_recipient_has_the_priority_of_its_message(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(ranked(1, 4, "a@x.test", "b@x.test"), message(2, "a@x.test", "b@x.test"))
+        found = await disk.rows("SELECT message, number, priority FROM recipient ORDER BY message, number")
+        assert found == [(1, 0, 4), (1, 1, 4), (2, 0, 0), (2, 1, 0)]
+
+    run(disk, main)
+
+
+@pytest.mark.parametrize("rank", spool_rows._RANKS)
+def test_leases_look_at_an_index_only_for_what_is_due(disk: Disk, rank: str) -> None:
+    async def main() -> None:
+        statement = f"SELECT message, number FROM recipient WHERE state = 0 AND {rank} LIMIT 500"
+        plan = await disk.spool.query(f"EXPLAIN QUERY PLAN {statement}", (NOW,))
+        index = "recipient_ranked" if "<>" in rank else "recipient_due"
+        assert any(f"SEARCH recipient USING INDEX {index}" in row[-1].replace("COVERING ", "") for row in plan), plan
+
+    run(disk, main)
+
+
+def test_what_a_sender_was_told_comes_back(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1, "a@x.test", "b@x.test"))
+        told = change(1, 1, State.SCHEDULED)._replace(told=Told.DELAY | Told.DEADLINE)
+        assert await disk.write(Unit(changes=(change(1, 0, State.SCHEDULED), told))) is None
+        spool = await disk.restart()
+        ((_, rows, _),) = await spool.lease(NOW, 10)
+        assert [row.told for row in rows] == [Told.NOTHING, Told.DELAY | Told.DEADLINE]
+        assert type(rows[1].told) is Told
+
+    run(disk, main)
+
+
+def test_held_mail_is_stored_as_held_and_only_its_time_releases_it(disk: Disk) -> None:
+    """RFC 4865: in one commit, through a restart, and not by an operator who wants all tried now."""
+
+    async def main() -> None:
+        held, usual = ranked(1, None, hold_until=NOW + 500), message(2)
+        unit = Unit(messages=(held,), changes=(change(1, 0, State.SCHEDULED, due=NOW + 500, tries=0),))
+        assert await disk.write(unit) is None
+        await disk.keep(usual)
+        assert await disk.write(scheduled(2, NOW + 600)) is None
+        spool = await disk.restart()
+        assert await spool.next_due() == NOW + 500
+        assert await spool.make_due([MessageId(1), MessageId(2)], NOW + 1) == 1
+        assert numbers(await spool.lease(NOW + 499, 10)) == [(2, [0], 0)]
+        assert numbers(await spool.lease(NOW + 500, 10)) == [(1, [0], 0)]
+        assert await disk.write(scheduled(1, NOW + 900)) is None
+        assert await spool.make_due([MessageId(1)], NOW + 501) == 1  # released, it is as any other
 
     run(disk, main)
 

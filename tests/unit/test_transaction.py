@@ -8,7 +8,7 @@ from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Octets, Outcome, Reach, Report, Row
 from pillarbox.engine.transaction import Body, Step, Transaction
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import Wait
@@ -97,7 +97,7 @@ def deferred(text: str, code: str, *, remote: bool = True) -> Deferred:
 
 
 def delivered(text: str = "250 2.0.0 queued") -> Delivered:
-    return Delivered(text, HOP)
+    return Delivered(text, HOP, Reach.SILENT)
 
 
 # --- who forwards it

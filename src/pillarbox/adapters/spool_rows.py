@@ -24,7 +24,7 @@ from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Unit
+from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Told, Unit
 from pillarbox.engine.records import Record
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ _STEP = 8  # a statement has a multiple of so many rows, so that few have to be 
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
 _CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
 _PADDING = (None,) * WORK_COLUMNS
-_BETWEEN = (None,) * 14  # from d to q in the row of a further recipient
+_BETWEEN = (None,) * 13  # from e to q in the row of a further recipient
 _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
 _NO_RECORD = (None,) * 3
-_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 12)
+_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 13)
 _BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
 
 Values = list[Any]  # of rows of the view, one behind the other
@@ -48,14 +48,15 @@ def unit_values(unit: Unit) -> Values:
     values: Values = []
     for message in unit.messages:
         values += _message_row(message)
+        priority = message.envelope.options.priority
         for number, recipient in enumerate(message.envelope.recipients[1:], start=1):
-            values += (_RECIPIENT, message.id, number, message.received_at, *_BETWEEN, *_recipient(recipient))
+            values += (_RECIPIENT, message.id, number, message.received_at, priority, *_BETWEEN, *_recipient(recipient))
     for note in unit.notes:
         values += _record_row(note)
     finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
-    for *change, record in unit.changes:
+    for *change, record, heard in unit.changes:
         told = _NO_RECORD if record is None else _told(record)
-        values += (_CHANGE, *change, *told, change[0] in finished, *_AFTER_CHANGE)
+        values += (_CHANGE, *change, *told, change[0] in finished, heard, *_AFTER_CHANGE)
     for record in unit.records:
         values += _record_row(record)
     if not unit.changes:
@@ -120,14 +121,23 @@ def _recipient(recipient: Recipient) -> tuple[str, str | None, str | None, str |
     )
 
 
+# RFC 6710: the higher priority first, of one priority the earliest. Most have none, and are found by their own index.
+_RANKS = (
+    "priority <> 0 AND priority > 0 AND due <= ? ORDER BY priority DESC, due",
+    "priority = 0 AND due <= ? ORDER BY due",
+    "priority <> 0 AND priority < 0 AND due <= ? ORDER BY priority DESC, due",
+)
+
+
 def lease(connection: apsw.Connection, now: float, limit: int) -> list[Leased]:
-    """Take what is due, within the caller's transaction: earliest first, at most so many recipients."""
-    return _leased(
-        connection,
-        connection.execute(
-            "SELECT message, number FROM recipient WHERE state = 0 AND due <= ? ORDER BY due LIMIT ?", (now, limit)
-        ).fetchall(),
-    )
+    """Take what is due, within the caller's transaction: by priority, then earliest first, at most so many
+    recipients."""
+    found: list[Any] = []
+    for rank in _RANKS:
+        if len(found) < limit:
+            statement = f"SELECT message, number FROM recipient WHERE state = 0 AND {rank} LIMIT ?"
+            found += connection.execute(statement, (now, limit - len(found))).fetchall()
+    return _leased(connection, found)
 
 
 def lease_at(connection: apsw.Connection, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
@@ -183,10 +193,11 @@ def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message,
     """One message with all of its recipients, without its text."""
     found: Any = connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
     recipients: Any = connection.execute(
-        "SELECT number, attempts, address, original, owner, options FROM recipient WHERE message = ? ORDER BY number",
+        "SELECT number, attempts, told, address, original, owner, options FROM recipient"
+        " WHERE message = ? ORDER BY number",
         (message_id,),
     )
-    rows = [Row(number, _read_recipient(*texts), attempts) for number, attempts, *texts in recipients]
+    rows = [Row(number, _read_recipient(*texts), attempts, Told(told)) for number, attempts, told, *texts in recipients]
     sender = Mailbox.parse(found[2]) if found[2] is not None else None
     envelope = Envelope(sender, tuple(row.recipient for row in rows), BodyType(found[3]), read_mail_options(found[15]))
     message = Message(

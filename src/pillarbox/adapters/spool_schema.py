@@ -52,10 +52,13 @@ CREATE TABLE recipient (
     reply TEXT NOT NULL,                -- the last one
     owner TEXT,                         -- behind a list: the reverse-path in place of the sender's
     options TEXT,                       -- core.envelope.RcptOptions as a JSON object, NULL for none
+    priority INTEGER NOT NULL DEFAULT 0,  -- MT-PRIORITY of the message, -9 to 9
+    told INTEGER NOT NULL DEFAULT 0,    -- engine.mail.Told
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
 CREATE INDEX recipient_waiting ON recipient (lane, message) WHERE state = 0;
+CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
 CREATE TABLE record (
     message INTEGER NOT NULL,
     serial INTEGER NOT NULL,            -- within the message, from 1
@@ -80,13 +83,17 @@ _TRIGGERS = {
         INSERT INTO message VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e, NEW.f, NEW.g, NEW.h, NEW.i, NEW.j, NEW.k,
             NEW.l, NEW.m, NEW.n, NEW.o, NEW.p);
         INSERT INTO body SELECT NEW.a, NEW.q WHERE NEW.q IS NOT NULL;
-        INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u);""",
+        INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u,
+            ifnull(NEW.p ->> 'priority', 0), 0);""",
+    # a to c message, number, when it came, d its priority if any, r to u the recipient
     "recipient": """
-        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u);""",
-    # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with
+        INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u,
+            ifnull(NEW.d, 0), 0);""",
+    # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with, l what
+    # its sender was told
     "change": f"""
-        UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g
-            WHERE message = NEW.a AND number = NEW.b;
+        UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g,
+            told = NEW.l WHERE message = NEW.a AND number = NEW.b;
         INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j WHERE NEW.h IS NOT NULL;
         DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};""",
     "record": f"""
@@ -116,6 +123,9 @@ _UPGRADES = {
     ALTER TABLE message RENAME COLUMN eight_bit TO octets;
     ALTER TABLE message ADD COLUMN options TEXT;
     ALTER TABLE recipient ADD COLUMN options TEXT;
+    ALTER TABLE recipient ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE recipient ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
     """,
 }
 

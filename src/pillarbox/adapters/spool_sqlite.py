@@ -361,12 +361,17 @@ def _make_due_at(connection: apsw.Connection, places: Sequence[Place], now: floa
     return connection.changes()
 
 
+# Its sender asked that it be held (RFC 4865): that it is looked at before does not release it.
+_NOT_HELD = "NOT EXISTS (SELECT 1 FROM message WHERE id = recipient.message AND options ->> 'hold_until' > ?)"
+
+
 def _make_due(connection: apsw.Connection, messages: Sequence[MessageId], now: float) -> int:
     count = 0
     for message in messages:
         connection.execute(
-            f"UPDATE recipient SET due = ? WHERE message = ? AND state = {State.SCHEDULED:d} AND due > ?",
-            (now, int(message), now),
+            f"UPDATE recipient SET due = ? WHERE message = ? AND state = {State.SCHEDULED:d} AND due > ?"
+            f" AND {_NOT_HELD}",
+            (now, int(message), now, now),
         )
         if changed := connection.changes():
             count += changed

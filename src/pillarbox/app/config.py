@@ -153,6 +153,4 @@ class LaterKey:
     feature: str
 
 
-LATER: dict[str, LaterKey] = {
-    "retry.warn": LaterKey("4h", "a warning of delay"),
-}
+LATER: dict[str, LaterKey] = {}

@@ -68,6 +68,13 @@ class RetryConfig:
         "5d",
         "How long after it was accepted a message is given up; its sender gets a notice.",
     )
+    warn: float = keys.one(
+        "warn",
+        kinds.duration(least=0),
+        "4h",
+        "How long after it was accepted the sender of a message is told, once, that it is still not delivered. With "
+        '"0s" nobody is.',
+    )
 
     def policy(self) -> RetrySchedule:
-        return RetrySchedule(intervals=self.schedule, give_up=self.give_up)
+        return RetrySchedule(intervals=self.schedule, give_up=self.give_up, warn=self.warn or None)

@@ -69,11 +69,16 @@ def _configuration() -> Iterator[str]:
             yield from _setting(known, "##")
     for section in sections:
         yield from _section(section, section.key)
+    if LATER:
+        yield from _later()
+    yield ""
+
+
+def _later() -> Iterator[str]:
     yield _LATER
     yield "| key | only value | feature |\n| --- | --- | --- |"
     for key, later in LATER.items():
         yield f"| `{key}` | {'' if later.only is REQUIRED else f'`{shown(later.only)}`'} | {later.feature} |"
-    yield ""
 
 
 def _section(section: Section, name: str) -> Iterator[str]:

@@ -80,7 +80,7 @@ class DeliverBy:
 
     until: float  # seconds since the epoch
     returns: bool  # by-mode R: late is a failure; else, by-mode N: late is a delay that is told
-    trace: bool = False  # every relay that passes it on to a hop without the extension tells so
+    trace: bool = False  # every relay tells that it has passed it on
 
 
 @dataclass(frozen=True, slots=True)

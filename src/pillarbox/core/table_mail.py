@@ -44,7 +44,7 @@ _HELLO_LITERAL = Case("", "The argument is an address literal of a type that is 
 _IMPERSONATION = Case("", "The name is our own configured one, and the client is not in relay.networks.", ORDER)
 _SENDER_OK = Case(
     "2.1.0 2.3.6",
-    "The sender is accepted, and a transaction is open (2.1.0), though not with the MT-PRIORITY asked for (2.3.6).",
+    "The sender is accepted, and a transaction is open (2.1.0), though not with the priority asked for (2.3.6).",
 )
 _SENDER_TOO_BIG = Case("5.3.4", "The declared SIZE is above limits.message_size.", _SIZE)
 _SENDER_SYNTAX = Case(
@@ -247,7 +247,7 @@ PAGES: tuple[Page, ...] = (
                 "5.1.2 5.5.0",
                 "The listener is for message submission, and the domain is a single label that is not known here "
                 f"(5.1.2); or: {PIPELINED.condition[0].lower()}{PIPELINED.condition[1:].removesuffix('.')} (5.5.0).",
-                "RFC 6409 section 4.2, RFC 2920 section 3.1",
+                "RFC 6409 section 4.2",
             ),
             555: UNKNOWN_PARAMETER,
             556: Case(

@@ -1,40 +1,82 @@
-"""Failure notices (RFC 3464): the bytes of the message that tells a sender what could not be delivered.
+"""Notices (RFC 3464, RFC 6522, RFC 6533): the bytes of the message that tells a sender what became of a message.
 
-Pure, and plain 7-bit whatever the original was. Invariants: a notice goes to the sender of the envelope alone, with
-the null reverse-path, and nobody is told of the failure of a notice (RFC 5321 §6.1); no octet of a peer's reply or of
-an address can start a header field or a line of its own. Recipients are called what the sender called them, so the
-target of an alias stays private (RFC 3464 §4.2).
+Pure. Plain 7-bit, but for what a message of SMTPUTF8 makes international, and a message of 8 bits that is returned
+whole. Invariants: a notice goes to the sender of the envelope alone, with the null reverse-path, and nobody is told
+anything of a notice (RFC 5321 §6.1). Recipients are called what the sender called them, so the target of an alias stays
+private (RFC 3464 §4.2); only the owner of a list is told of its members.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
-from pillarbox.core.address import Domain
-from pillarbox.core.message import date_field
-from pillarbox.core.reply import printable
-from pillarbox.engine.mail import Deferred, Failed, Message, Row, State
+from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.envelope import MailOptions
+from pillarbox.core.message import date_field, header_end
+from pillarbox.core.reply import EnhancedCode
+from pillarbox.engine.dsn_fields import Script, exact, octets, unfolded, wrapped
+from pillarbox.engine.mail import Message, Row
 
 NOTICE_LISTENER = "notice"  # `Message.listener` of our own notices
 MAX_LINE = 998  # octets without CRLF (RFC 5322 §2.1.1)
-WIDTH = 76
 
 _DAY = 86400
 _HOUR = 3600
 _REMOTE_NAME = re.compile(r"\[[0-9A-Za-z:.]+\]|[0-9A-Za-z.-]+")
 
 
+class Action(Enum):
+    """What became of a recipient (RFC 3464 §2.3.3)."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+    EXPANDED = "expanded"
+
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True, slots=True)
-class Undelivered:
-    """A recipient who is not tried again; `state` is FAILED or EXPIRED."""
+class Telling:
+    """What is told of one recipient."""
 
     row: Row
-    outcome: Failed | Deferred
-    state: State
+    action: Action
+    status: EnhancedCode
+    text: str
+    next_hop: str = ""
+    remote: bool = False  # `text` is a reply of the next hop
+    given_up: bool = False  # failed since it took too long
+    until: float | None = None  # delayed: for how long it is tried
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What one notice is made of. `sender` is to whom it goes; `options` are what that one asked for in MAIL."""
+
+    message: Message
+    tellings: Sequence[Telling]  # one at least, all of one action
+    sender: Mailbox
+    options: MailOptions
+    hostname: Domain
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What is returned of the message: all of it, or what is there of its header section."""
+
+    octets: bytes
+    whole: bool = False
+
+    @property
+    def header(self) -> bytes:
+        return self.octets[: header_end(self.octets)] if self.whole else self.octets
 
 
 def may_notify(message: Message) -> bool:
@@ -42,30 +84,41 @@ def may_notify(message: Message) -> bool:
     return message.envelope.sender is not None and message.listener != NOTICE_LISTENER
 
 
-def failure_notice(
-    message: Message, undelivered: Sequence[Undelivered], *, hostname: Domain, now: float, header: bytes
-) -> bytes:
-    """The notice, CRLF throughout. `header` is what is to be shown of the original's header section."""
+def notice(told: Notice, returned: Returned) -> bytes:
+    """The notice, CRLF throughout."""
+    script = Script(wide=_is_international(told, returned))
     parts = (
-        _part("text/plain; charset=us-ascii", _explanation(message, undelivered, hostname, now)),
-        _part("message/delivery-status", _status(message, undelivered, hostname)),
-        _original(header),
+        _part(f"text/plain; charset={'utf-8' if script.wide else 'us-ascii'}", _explanation(told, returned, script)),
+        _part(f"message/{'global-' if script.wide else ''}delivery-status", _status(told, script)),
+        _original(returned, script),
     )
-    boundary = f"=_{message.id}"
+    boundary = f"=_{told.message.id}"
     while any(boundary.encode() in part for part in parts):  # RFC 2046 §5.1.1
         boundary += "_"
     opening = f"--{boundary}\r\n".encode()
     body = b"".join(opening + part + b"\r\n" for part in parts)
-    return _header(message, undelivered, hostname, now, boundary) + b"\r\n" + body + f"--{boundary}--\r\n".encode()
+    return _header(told, boundary, script) + b"\r\n" + body + f"--{boundary}--\r\n".encode()
 
 
-def _header(message: Message, undelivered: Sequence[Undelivered], hostname: Domain, now: float, boundary: str) -> bytes:
-    return _fields(
-        ("From", f"Mail Delivery System <MAILER-DAEMON@{hostname}>"),
-        ("To", f"{message.envelope.sender}"),
-        ("Subject", "Undelivered mail: your message did not reach everybody"),
-        ("Date", date_field(int(now))),
-        ("Message-ID", f"<{message.id}.{undelivered[0].row.number}.notice@{hostname}>"),
+def _is_international(told: Notice, returned: Returned) -> bool:
+    """RFC 6533 §4: where the message used SMTPUTF8, and something of it can't be said in ASCII."""
+    texts = [str(told.sender)]
+    if told.options.smtputf8:
+        texts += [_name(each) for each in told.tellings]
+        texts += [each.row.recipient.options.original or "" for each in told.tellings]
+        if not returned.header.isascii():
+            return True
+    return not all(map(str.isascii, texts))
+
+
+def _header(told: Notice, boundary: str, script: Script) -> bytes:
+    first = told.tellings[0]
+    return script.fields(
+        ("From", f"Mail Delivery System <MAILER-DAEMON@{told.hostname}>"),
+        ("To", f"{told.sender}"),
+        ("Subject", _SUBJECTS[first.action]),
+        ("Date", date_field(int(told.now))),
+        ("Message-ID", f"<{told.message.id}.{first.row.number}.{_MARKS[first.action]}@{told.hostname}>"),
         ("Auto-Submitted", "auto-replied"),  # RFC 3834 §5
         ("MIME-Version", "1.0"),
         # RFC 6522 §3
@@ -73,31 +126,62 @@ def _header(message: Message, undelivered: Sequence[Undelivered], hostname: Doma
     )
 
 
-def _part(content_type: str, body: bytes, encoding: str = "7bit") -> bytes:
-    return _fields(("Content-Type", content_type), ("Content-Transfer-Encoding", encoding)) + b"\r\n" + body
+def _part(content_type: str, body: bytes, encoding: str = "") -> bytes:
+    encoding = encoding or ("7bit" if body.isascii() else "8bit")
+    fields = ("Content-Type", content_type), ("Content-Transfer-Encoding", encoding)
+    return Script(wide=False).fields(*fields) + b"\r\n" + body
 
 
 # --- the part that people read
 
+_MARKS = {
+    Action.FAILED: "notice",
+    Action.DELAYED: "delay",
+    Action.DELIVERED: "delivery",
+    Action.RELAYED: "relay",
+    Action.EXPANDED: "expansion",
+}
+_SUBJECTS = {
+    Action.FAILED: "Undelivered mail: your message did not reach everybody",
+    Action.DELAYED: "Delayed mail: your message is still on its way",
+    Action.DELIVERED: "Delivered mail: your message has arrived",
+    Action.RELAYED: "Relayed mail: your message has been passed on",
+    Action.EXPANDED: "Forwarded mail: your message goes on to several addresses",
+}
+_NEWS = {
+    Action.FAILED: "could not be delivered to the recipients below. It will not be tried again.",
+    Action.DELAYED: "could not be delivered to the recipients below yet. You need not send it again: this server goes"
+    " on trying.",
+    Action.DELIVERED: "was delivered to the recipients below. You had asked to be told.",
+    Action.RELAYED: "was passed on to the next mail server for the recipients below. It may be that you hear nothing"
+    " of it any more, though it arrives.",
+    Action.EXPANDED: "was accepted for the recipients below, and is passed on to the addresses behind them. You had"
+    " asked to be told.",
+}
 
-def _explanation(message: Message, undelivered: Sequence[Undelivered], hostname: Domain, now: float) -> bytes:
-    title = message.header.subject
-    subject = f' with the subject "{printable(title)}"' if title and "=?" not in title else ""
+
+def _explanation(told: Notice, returned: Returned, script: Script) -> bytes:
+    message, title = told.message, told.message.header.subject
+    subject = f' with the subject "{script.clean(title)}"' if title and "=?" not in title else ""
+    attached = "it is attached" if returned.whole else "its header section is attached"
     paragraphs = [
-        f"This is the mail server at {hostname}.",
+        f"This is the mail server at {told.hostname}.",
         f"Your message{subject} that came here on {date_field(int(message.received_at))}"
-        " could not be delivered to the recipients below. It will not be tried again.",
-        *(_reason(one, now - message.received_at) for one in undelivered),
-        f"The message was known here as {message.id}; its header section is attached.",
+        f" {_NEWS[told.tellings[0].action]}",
+        *(_reason(one, told.now - message.received_at, script) for one in told.tellings),
+        f"The message was known here as {message.id}; {attached}.",
     ]
-    return _octets("\n\n".join(_wrapped(paragraph, indent="") for paragraph in paragraphs) + "\n")
+    return octets("\n\n".join(wrapped(paragraph, indent="") for paragraph in paragraphs) + "\n")
 
 
-def _reason(one: Undelivered, age: float) -> str:
-    said = "The next mail server said: " if one.outcome.remote else ""
-    tried = f" Given up after {_attempts(one.row.attempts)} in {_age(age)}." if one.state is State.EXPIRED else ""
-    text = printable(one.outcome.text)
-    return f"<{printable(str(one.row.recipient.original))}>: {said}{text}{'.' if tried else ''}{tried}"
+def _reason(one: Telling, age: float, script: Script) -> str:
+    said = "The next mail server said: " if one.remote else ""
+    end = ""
+    if one.given_up:
+        end = f" Given up after {_attempts(one.row.attempts)} in {_age(age)}."
+    elif one.until is not None:
+        end = f" It will be given up on {date_field(int(one.until))}."
+    return f"<{script.clean(_name(one))}>: {said}{script.clean(one.text)}{'.' if end else ''}{end}"
 
 
 def _attempts(number: int) -> str:
@@ -110,56 +194,70 @@ def _age(seconds: float) -> str:
     return f"{seconds / _HOUR:.0f} hours" if seconds >= 2 * _HOUR else f"{seconds / 60:.0f} minutes"
 
 
+def _name(one: Telling) -> str:
+    """What the reader of the notice calls the recipient."""
+    recipient = one.row.recipient
+    return str(recipient.original if recipient.owner is None else recipient.address)
+
+
 # --- the part that programs read (RFC 3464 §2)
 
 
-def _status(message: Message, undelivered: Sequence[Undelivered], hostname: Domain) -> bytes:
-    per_message = [("Reporting-MTA", f"dns; {hostname}")]
+def _status(told: Notice, script: Script) -> bytes:
+    message, options = told.message, told.options
+    envelope_id = b""
+    if options.envelope_id is not None:  # RFC 3464 §2.2.1
+        envelope_id = unfolded("Original-Envelope-Id", exact(options.envelope_id))
+    per_message = [("Reporting-MTA", f"dns; {told.hostname}")]
     if message.peer:
         per_message.append(("Received-From-MTA", f"dns; {message.helo} ([{message.peer}])"))
     per_message.append(("Arrival-Date", date_field(int(message.received_at))))
-    groups = [_fields(*per_message), *map(_recipient_fields, undelivered)]
+    if options.deliver_by is not None:  # RFC 2852
+        per_message.append(("Deliver-By-Date", date_field(int(options.deliver_by.until))))
+    groups = [envelope_id + script.fields(*per_message), *(_recipient_fields(one, script) for one in told.tellings)]
     return b"\r\n".join(groups)
 
 
-def _recipient_fields(one: Undelivered) -> bytes:
+def _recipient_fields(one: Telling, script: Script) -> bytes:
+    orcpt = one.row.recipient.options.original
+    original = None if orcpt is None else script.original(orcpt)
     fields = [
-        ("Final-Recipient", f"rfc822; {one.row.recipient.original}"),
-        ("Action", "failed"),
-        ("Status", str(one.outcome.status)),
+        ("Final-Recipient", script.address(_name(one))),
+        ("Action", one.action.value),
+        ("Status", str(one.status)),
     ]
-    if one.outcome.remote:
-        if name := _REMOTE_NAME.match(one.outcome.next_hop):
+    if one.remote:
+        if name := _REMOTE_NAME.match(one.next_hop):
             fields.append(("Remote-MTA", f"dns; {name[0]}"))
-        fields.append(("Diagnostic-Code", f"smtp; {one.outcome.text}"))
-    return _fields(*fields)
+        fields.append(("Diagnostic-Code", f"smtp; {one.text}"))
+    if one.until is not None:  # RFC 3464 §2.3.9
+        fields.append(("Will-Retry-Until", date_field(int(one.until))))
+    before = b"" if original is None else unfolded("Original-Recipient", original)  # RFC 3464 §2.3.1
+    return before + script.fields(*fields)
 
 
-# --- the original's header section
+# --- the original, or its header section
 
 
-def _original(header: bytes) -> bytes:
-    if header and not header.endswith(b"\r\n"):
-        header += b"\r\n"
-    if header.isascii() and max(map(len, header.split(b"\r\n"))) <= MAX_LINE:
-        return _part("text/rfc822-headers", header)
+def _original(returned: Returned, script: Script) -> bytes:
+    content, header = returned.octets, returned.header
+    if content and not content.endswith(b"\r\n"):
+        content += b"\r\n"
+    international = script.wide and not header.isascii() and _is_utf8(header)
+    if returned.whole:
+        return _part("message/global" if international else "message/rfc822", content)
+    short = max(map(len, content.split(b"\r\n"))) <= MAX_LINE
+    if international and short:
+        return _part("message/global-headers", content)  # RFC 6533 §4.3
+    if content.isascii() and short:
+        return _part("text/rfc822-headers", content)
     # RFC 6522 §4 allows an encoding here; RFC 3464 §2.1 does not for the status.
-    return _part("text/rfc822-headers", binascii.b2a_qp(header), "quoted-printable")
+    return _part("text/rfc822-headers", binascii.b2a_qp(content), "quoted-printable")
 
 
-# --- lines
-
-
-def _fields(*fields: tuple[str, str]) -> bytes:
-    lines = (_wrapped(f"{name}: {printable(value)}", indent=" ") for name, value in fields)
-    return _octets("".join(f"{line}\n" for line in lines))
-
-
-def _octets(text: str) -> bytes:
-    return text.replace("\n", "\r\n").encode("ascii")
-
-
-def _wrapped(text: str, *, indent: str) -> str:
-    return "\n".join(
-        textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    )
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

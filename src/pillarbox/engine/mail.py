@@ -5,12 +5,12 @@ Values shared by the queue, the spool and the mailers. A recipient's state is ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import IntEnum, IntFlag
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntEnum, IntFlag
 from typing import NamedTuple
 
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import Envelope, MessageId, Recipient
+from pillarbox.core.envelope import Envelope, MailOptions, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.records import Record
@@ -39,6 +39,14 @@ class Octets(IntFlag):
     BINARY = 4  # a bare CR, a bare LF or a NUL: no DATA can carry it
 
 
+class Told(IntFlag):
+    """What its sender heard of a recipient that is still under way. The numbers are those in the database."""
+
+    NOTHING = 0
+    DELAY = 1  # that it takes long: `retry.warn`
+    DEADLINE = 2  # that it was not delivered in the time of DELIVERBY, by-mode N
+
+
 @dataclass(slots=True)
 class Message:
     """A message and its envelope. `content` is the whole text, our Received field first, while it is kept in memory."""
@@ -65,6 +73,7 @@ class Row:
     number: int  # within the message, from 0
     recipient: Recipient
     attempts: int = 0
+    told: Told = Told.NOTHING
 
 
 class Place(NamedTuple):
@@ -98,10 +107,27 @@ class Job:
         return sender if sender is None else self.rows[0].recipient.owner or sender
 
     @property
+    def options(self) -> MailOptions:
+        """What MAIL asked for. Behind a list it is another message, of the list's owner: what its sender wanted to be
+        told ends there (RFC 3461 §5.2.7.1), and so does the time in which it was to arrive."""
+        options = self.message.envelope.options
+        if self.rows[0].recipient.owner is None:
+            return options
+        return replace(options, ret=None, envelope_id=None, deliver_by=None)
+
+    @property
     def forwarder(self) -> Mailbox | None:
         """The address of ours that forwards the message on, None where none does."""
         recipient = self.rows[0].recipient
         return recipient.original if recipient.forwarded else None
+
+
+class Reach(Enum):
+    """How far a message has come that was taken, and who tells its sender of the rest (RFC 3461 §5.2)."""
+
+    FINAL = "final"  # in a mailbox here, or given to a program
+    NOTIFYING = "notifying"  # the next hop has DSN and tells of the rest
+    SILENT = "silent"  # the next hop has no DSN
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +136,8 @@ class Delivered:
 
     text: str
     next_hop: str
+    reach: Reach = Reach.FINAL
+    keeps_time: bool = True  # False: a next hop without DELIVERBY took a message that has a time (RFC 2852)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +165,18 @@ class Kept(Deferred):
     """Nothing was tried: it waits until its owner comes for it, or for too long."""
 
 
+@dataclass(frozen=True, slots=True)
+class Behind(Deferred):
+    """Nothing was tried: the time of DELIVERBY, by-mode N, passed while it waited for its turn, which it still does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue(Failed):
+    """Nothing was tried: the time of DELIVERBY, by-mode R, has passed."""
+
+
 Outcome = Delivered | Deferred | Failed
+UNTRIED = (Kept, Behind, Overdue)  # outcomes without an attempt
 
 
 class Report(NamedTuple):
@@ -161,6 +200,7 @@ class Change(NamedTuple):
     lane: str
     reply: str
     record: Record | None  # what is told of it
+    told: Told = Told.NOTHING  # what the sender has heard so far
 
 
 class Unit(NamedTuple):

@@ -30,8 +30,8 @@ Keywords = Mapping[str, str]  # of EHLO, upper case, with their parameters
 def _is_international(job: Job) -> bool:
     """Whether the message can go by SMTPUTF8 only, whoever gets it (RFC 6531 §3.2): its reverse-path is not ASCII, or
     its header section, and the sender said so."""
-    message, sender = job.message, job.sender
-    header = message.envelope.options.smtputf8 and Octets.UTF8_HEADER in message.octets
+    sender = job.sender
+    header = job.options.smtputf8 and Octets.UTF8_HEADER in job.message.octets
     return header or not (sender is None or sender.is_ascii)
 
 
@@ -59,14 +59,15 @@ def _takes_binary(keywords: Keywords) -> bool:
 
 def refusal(job: Job, keywords: Keywords, *, size: int, now: float, next_hop: str) -> Failed | None:
     """Why the whole message can't go to that server. `size`: octets as they would be sent."""
-    options = job.message.envelope.options
+    options = job.options
     limit = keywords.get("SIZE", "")
     if limit.isdecimal() and 0 < int(limit) < size:  # RFC 1870 §3: 0 is no limit
         text = f"message of {size} octets is larger than the {limit} that the next hop takes"
         return Failed(text, next_hop, _TOO_BIG)
     if "SMTPUTF8" not in keywords and _is_international(job):  # RFC 6531 §3.2
         return Failed("next hop takes no international message (no SMTPUTF8)", next_hop, _NON_ASCII)
-    if options.require_tls and "REQUIRETLS" not in keywords:  # RFC 8689 §4.2.1
+    bounce = job.sender is None  # RFC 8689 §5: one goes on without what it asks for
+    if options.require_tls and not bounce and "REQUIRETLS" not in keywords:  # RFC 8689 §4.2.1
         return Failed("next hop does not promise TLS for the rest of the way (no REQUIRETLS)", next_hop, _REQUIRE_TLS)
     late = options.deliver_by
     if late is not None and late.returns:  # RFC 2852 §4.1.4
@@ -132,11 +133,9 @@ def mail_parameters(job: Job, keywords: Keywords, *, size: int, octets: Octets, 
     words += _body(message.envelope, octets, keywords)
     if "SMTPUTF8" in keywords and _needs_utf8(job):
         words.append("SMTPUTF8")
-    words += _options(message.envelope.options, keywords, now)
-    if job.rows[0].recipient.owner is None:  # behind a list it is another message (RFC 3461 §5.2.7.1)
-        words += _dsn(message.envelope.options, keywords)
+    words += _options(job.options, keywords, now) + _dsn(job.options, keywords)
     if authenticated and "AUTH" in keywords:  # RFC 4954 §5
-        submitter = message.envelope.options.submitter
+        submitter = job.options.submitter
         words.append(f"AUTH={encode_xtext(submitter) if submitter is not None and submitter.isascii() else '<>'}")
     return "".join(f" {word}" for word in words)
 
@@ -149,7 +148,7 @@ def _body(envelope: Envelope, octets: Octets, keywords: Keywords) -> list[str]:
 
 
 def _options(options: MailOptions, keywords: Keywords, now: float) -> list[str]:
-    words = ["REQUIRETLS"] if options.require_tls else []
+    words = ["REQUIRETLS"] if options.require_tls and "REQUIRETLS" in keywords else []
     if (late := options.deliver_by) is not None and "DELIVERBY" in keywords:  # RFC 2852 §4.1.2: what is left of it
         words.append(f"BY={int(late.until - now)};{'R' if late.returns else 'N'}{'T' * late.trace}")
     if options.priority is not None and "MT-PRIORITY" in keywords:
@@ -186,7 +185,7 @@ def rcpt_parameters(options: RcptOptions, keywords: Keywords) -> str:
 def header_fields(job: Job, keywords: Keywords) -> bytes:
     """What stands in front of the text for a next hop that lacks the extension which would have said it."""
     text = ""
-    priority = job.message.envelope.options.priority
+    priority = job.options.priority
     if priority is not None and "MT-PRIORITY" not in keywords:  # RFC 6758 §3
         text += f"MT-Priority: {priority}\r\n"
     if "RRVS" not in keywords and len(job.rows) == 1:  # one of several recipients is not to learn of the others

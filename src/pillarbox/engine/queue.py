@@ -3,40 +3,32 @@
 What was accepted here is leased from birth: it goes from memory to its lane, and comes back to the disk only as a
 changed state. What waits for a later attempt is on the disk alone; a timer for the earliest fetches it when it is due,
 by the same path as after a restart. Memory is bounded: beyond WINDOW messages the disk keeps them, beyond
-CONTENT_BUDGET octets of text their text. Knows nothing of SQL, sockets or SMTP.
+CONTENT_BUDGET octets of text their text. What follows from an outcome is decided in `outcomes.py`. Knows nothing of
+SQL, sockets or SMTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
-from pillarbox.engine.dsn import Undelivered
-from pillarbox.engine.mail import (
-    Change,
-    Delivered,
-    Failed,
-    Job,
-    Kept,
-    Message,
-    Outcome,
-    Place,
-    Report,
-    Row,
-    State,
-    Unit,
-)
-from pillarbox.engine.notices import Notices
-from pillarbox.engine.ports import Clock, Mailer, Spool, SpoolCallback, SpoolError, Timer
+from pillarbox.engine.deadlines import Deadlines
+from pillarbox.engine.dsn import Telling
+from pillarbox.engine.expansion import concerns, expanded
+from pillarbox.engine.lanes import Lane as Lane
+from pillarbox.engine.lanes import LaneOpener as LaneOpener
+from pillarbox.engine.mail import UNTRIED, Change, Job, Message, Place, Report, Row, State, Unit
+from pillarbox.engine.notices import Made, Notices
+from pillarbox.engine.outcomes import behind, held_back, judge, overdue, record, watched_until
+from pillarbox.engine.ports import Clock, Spool, SpoolBroken, SpoolCallback, SpoolError, Timer
 from pillarbox.engine.records import Kind, Record
-from pillarbox.engine.retry import GiveUp, RetrySchedule
-from pillarbox.engine.routing import Route, Router, Turn
+from pillarbox.engine.retry import RetrySchedule
+from pillarbox.engine.routing import Route, Router, Turn, verified
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +38,6 @@ MAX_LANES = 1000  # lanes after which those without work are closed
 LEASE_AT_ONCE = 500  # recipients fetched from the disk at a time
 LOOK_AGAIN = 60.0  # seconds after which a wall clock that jumped is noticed
 WRITE_AGAIN = 1.0  # seconds between attempts to write the outcome of deliveries to a disk that fails
-
-
-@dataclass(slots=True)
-class Lane:
-    """One way out and what waits for it. `limit`: jobs in flight."""
-
-    mailer: Mailer
-    limit: int
-    ready: deque[Job] = field(default_factory=deque)
-    active: int = 0
-    stale: bool = False  # made by a configuration of before: closed as soon as it has nothing to do
 
 
 @dataclass(slots=True)
@@ -71,9 +52,6 @@ class Held:
     waiting: int
     unwritten: int = 0  # units about it that are not on the disk yet
     finished: bool = False  # the disk was told that all of its recipients are settled
-
-
-LaneOpener = Callable[[str, Route], Lane]
 
 
 class Queue:
@@ -97,6 +75,7 @@ class Queue:
         self.notices = notices
         self._lanes: dict[str, Lane] = {}
         self._held: dict[int, Held] = {}
+        self._deadlines = Deadlines(clock, self._late)
         self._octets = 0
         self._timer: Timer | None = None
         self._timer_due = float("inf")
@@ -110,14 +89,37 @@ class Queue:
 
     def accept(self, message: Message, done: SpoolCallback) -> None:
         """Make the message durable; `done(None)` says that it is, and that the queue answers for it."""
-        self._spool.write(Unit(messages=(message,), notes=message.notes), partial(self._accepted, message, done))
+        if message.envelope.options.hold_until is None and not concerns(message.envelope):
+            unit = Unit(messages=(message,), notes=message.notes)
+            self._spool.write(unit, partial(self._accepted, unit, done))
+        else:
+            self._task(self._accept_specially(message, done))
 
-    def _accepted(self, message: Message, done: SpoolCallback, error: SpoolError | None) -> None:
+    async def _accept_specially(self, message: Message, done: SpoolCallback) -> None:
+        """What is told at acceptance, and until when a message is held, reaches the disk together with it."""
+        try:
+            message.envelope, tellings = expanded(message.envelope)
+            made = await self._make(Job(message, [tellings[0].row], ""), tellings) if tellings else Made((), ())
+            held = held_back(message, self._clock.now())
+            unit = Unit((message, *made.messages), held, made.records, notes=message.notes)
+        except Exception:
+            log.exception("queue: bug while accepting %s", message.id)
+            done(SpoolBroken("our fault"))
+            return
+        self._spool.write(unit, partial(self._accepted, unit, done))
+
+    def _accepted(self, unit: Unit, done: SpoolCallback, error: SpoolError | None) -> None:
+        message, *notices = unit.messages
         try:
             done(error)
         finally:
             if error is None:
-                self._admit(message, _rows(message), 0)
+                if unit.changes:
+                    self._wake_at(unit.changes[0].due)
+                else:
+                    self._admit(message, _rows(message), 0)
+                for notice in notices:
+                    self._admit(notice, _rows(notice), 0)
 
     def start(self) -> None:
         """Fetch what earlier runs left."""
@@ -201,7 +203,7 @@ class Queue:
         for message, rows, waiting in await self._spool.lease_at(places, after, limit):
             held = self._hold(message, rows, waiting)
             if held is not None:
-                jobs += [Job(held, mine, name) for name, _, mine in self._routed(rows)]
+                jobs += [Job(held, mine, name) for name, _, mine in self._routed(held, rows)]
         return jobs
 
     def settle(self, job: Job, report: Report) -> None:
@@ -216,9 +218,12 @@ class Queue:
         held = self._hold(message, rows, waiting)
         if held is None:
             return
-        for name, route, mine in self._routed(rows):
+        for name, route, mine in self._routed(held, rows):
+            job = Job(held, mine, name)
+            if held.envelope.options.deliver_by is not None and not self._has_time(job):
+                continue
             lane = self._lanes.get(name) or self._new_lane(name, route)
-            lane.ready.append(Job(held, mine, name))
+            lane.put(job)
             self._pump(lane)
 
     def _hold(self, message: Message, rows: list[Row], waiting: int) -> Message | None:
@@ -238,22 +243,28 @@ class Queue:
                 self._let_go_of_content(message)
         return message
 
-    def _routed(self, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
+    def _route(self, message: Message, address: Mailbox) -> tuple[str, Route]:
+        name, route = self.router.route(address)
+        if message.envelope.options.require_tls and message.envelope.sender is not None:  # RFC 8689 §5
+            return verified(name, route, address.domain)
+        return name, route
+
+    def _routed(self, message: Message, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
         """The rows of each job: those of one lane that get the same text with the same reverse-path."""
         if len(rows) == 1:
-            name, route = self.router.route(rows[0].recipient.address)
+            name, route = self._route(message, rows[0].recipient.address)
             return ((name, route, rows),)
         jobs: dict[tuple[str, Mailbox | None, Mailbox | None], tuple[str, Route, list[Row]]] = {}
         for row in rows:
             recipient = row.recipient
-            name, route = self.router.route(recipient.address)
+            name, route = self._route(message, recipient.address)
             forwarder = recipient.original if recipient.forwarded else None
             jobs.setdefault((name, recipient.owner, forwarder), (name, route, []))[2].append(row)
         return jobs.values()
 
     def _new_lane(self, name: str, route: Route) -> Lane:
         if len(self._lanes) >= MAX_LANES:
-            for idle in [key for key, lane in self._lanes.items() if not lane.ready and not lane.active]:
+            for idle in [key for key, lane in self._lanes.items() if lane.idle]:
                 self._task(self._lanes.pop(idle).mailer.close(0))
         lane = self._lanes[name] = self._open_lane(name, route)
         return lane
@@ -265,7 +276,7 @@ class Queue:
             self._close_if_stale(name, lane)
 
     def _close_if_stale(self, name: str, lane: Lane) -> None:
-        if lane.stale and not lane.ready and not lane.active:
+        if lane.stale and lane.idle:
             del self._lanes[name]
             self._task(lane.mailer.close(0))
 
@@ -278,14 +289,14 @@ class Queue:
         message.content = None
         now = self._clock.now()
         changes = tuple(
-            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "", None) for row in rows
+            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "", None, row.told) for row in rows
         )
         self._write(Unit(changes=changes))
 
     def _pump(self, lane: Lane) -> None:
-        while lane.ready and lane.active < lane.limit and not self._closing:
+        while (lane.ready or lane.ranked) and lane.active < lane.limit and not self._closing:
             lane.active += 1
-            lane.mailer.deliver(lane.ready.popleft(), self._done)
+            lane.mailer.deliver(lane.take(), self._done)
 
     def _done(self, job: Job, report: Report) -> None:
         lane = self._lanes[job.lane]
@@ -296,57 +307,73 @@ class Queue:
         if lane.stale:
             self._close_if_stale(job.lane, lane)
 
+    # --- the time of DELIVERBY
+
+    def _has_time(self, job: Job) -> bool:
+        """Whether the job may still be tried; its end is watched while it waits."""
+        report = overdue(job, self._clock.now())
+        if report is not None:
+            self._settle(job, report)
+            return False
+        until = watched_until(job)
+        if until is not None:
+            self._deadlines.watch(job, until)
+        return True
+
+    def _late(self, job: Job) -> None:
+        """Its time has passed: while it waits that is seen to now, in flight its outcome will be judged by it."""
+        lane = self._lanes.get(job.lane)
+        if lane is not None and not self._closing and lane.withdraw(job):
+            self._settle(job, overdue(job, self._clock.now()) or behind(job))
+            self._close_if_stale(job.lane, lane)
+
     # --- out
 
     def _settle(self, job: Job, report: Report) -> None:
         now, message = self._clock.now(), job.message
+        self._deadlines.forget(job)
         changes: list[Change] = []
         notes = [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
-        undelivered: list[Undelivered] = []
+        untold: list[Record] = []
+        tellings: list[Telling] = []
         again = 0
         for row, outcome in zip(job.rows, report.outcomes, strict=True):
-            if not isinstance(outcome, Kept):
+            if not isinstance(outcome, UNTRIED):
                 row.attempts += 1
-            state, due = self._judge(message, row, outcome, now)
-            record = _record(message, row, outcome, state, due=due, now=now)
-            changes.append(Change(message.id, row.number, state, due, row.attempts, job.lane, outcome.text, record))
-            if state is State.SCHEDULED:
-                again += 1
-            elif not isinstance(outcome, Delivered):
-                undelivered.append(Undelivered(row, outcome, state))
+            verdict = judge(job, row, outcome, retry=self.retry, now=now)
+            state, due, reply = verdict.state, verdict.due, verdict.outcome.text
+            told = record(message, row, verdict, now)
+            changes.append(
+                Change(message.id, row.number, state, due, row.attempts, job.lane, reply, told, verdict.told)
+            )
+            again += state is State.SCHEDULED
+            if verdict.telling is not None:
+                tellings.append(verdict.telling)
+            elif verdict.untold is not None:
+                untold.append(Record(message.id, now, Kind.NOTICE, row.number, (("text", verdict.untold),)))
         held = self._held[message.id]
         held.here -= len(job.rows)
         held.waiting += again
         held.unwritten += 1
         held.finished = held.unwritten == 1 and not held.here and not held.waiting
-        unit = Unit((), tuple(changes), (), (message,) if held.finished else (), tuple(notes))
-        if undelivered:
-            self._task(self._notify(job, undelivered, unit))
+        unit = Unit((), tuple(changes), tuple(untold), (message,) if held.finished else (), tuple(notes))
+        if tellings:
+            self._task(self._notify(job, tellings, unit))
         else:
             self._write(unit)
 
-    def _judge(self, message: Message, row: Row, outcome: Outcome, now: float) -> tuple[State, float]:
-        """The state that follows an outcome, and since when or until when it holds."""
-        if isinstance(outcome, Delivered):
-            return State.DELIVERED, now
-        if isinstance(outcome, Failed):
-            return State.FAILED, now
-        decision = self.retry.decide(now - message.received_at, row.attempts)
-        if isinstance(decision, GiveUp):
-            return State.EXPIRED, now
-        if isinstance(outcome, Kept):
-            return State.SCHEDULED, message.received_at + self.retry.give_up
-        return State.SCHEDULED, now + decision.delay
+    async def _notify(self, job: Job, tellings: list[Telling], unit: Unit) -> None:
+        """A state and the notice of it reach the disk together: exactly one notice for each failed recipient."""
+        made = await self._make(job, tellings)
+        self._write(unit._replace(messages=made.messages, records=unit.records + made.records))
 
-    async def _notify(self, job: Job, undelivered: list[Undelivered], unit: Unit) -> None:
-        """The failure and its notice reach the disk together: exactly one notice for each failed recipient."""
+    async def _make(self, job: Job, tellings: list[Telling]) -> Made:
         message = job.message
         try:
-            notice, record = await self.notices.make(message, job.sender, undelivered)
+            return await self.notices.make(message, tellings, sender=job.sender, options=job.options)
         except Exception:
             log.exception("queue: no notice could be made for %s", message.id)
-            notice, record = None, Record(message.id, self._clock.now(), Kind.NOTICE, None, (("text", "our fault"),))
-        self._write(unit._replace(messages=() if notice is None else (notice,), records=(record,)))
+            return Made((), (Record(message.id, self._clock.now(), Kind.NOTICE, None, (("text", "our fault"),)),))
 
     def _write(self, unit: Unit) -> None:
         self._spool.write(unit, partial(self._written, unit), urgent=False)
@@ -390,6 +417,7 @@ class Queue:
     async def close(self, grace: float) -> None:
         """Start nothing more; let what is in flight end within so many seconds, and its outcomes be written."""
         self._closing = True
+        self._deadlines.close()
         if self._timer is not None:
             self._timer.cancel()
         await asyncio.gather(*(lane.mailer.close(grace) for lane in self._lanes.values()))
@@ -407,23 +435,5 @@ class Queue:
             log.error("queue: a task failed", exc_info=error)
 
 
-_KINDS = {
-    State.DELIVERED: Kind.DELIVERED,
-    State.SCHEDULED: Kind.DEFERRED,
-    State.FAILED: Kind.FAILED,
-    State.EXPIRED: Kind.EXPIRED,
-}
-
-
 def _rows(message: Message) -> list[Row]:
     return [Row(number, recipient) for number, recipient in enumerate(message.envelope.recipients)]
-
-
-def _record(message: Message, row: Row, outcome: Outcome, state: State, *, due: float, now: float) -> Record:
-    detail: tuple[tuple[str, str | int | float], ...] = (("text", outcome.text), ("next_hop", outcome.next_hop))
-    if not isinstance(outcome, Delivered):
-        detail += (("status", str(outcome.status)),)
-    if state is State.SCHEDULED:
-        detail += (("due", due),)
-    kind = Kind.KEPT if isinstance(outcome, Kept) and state is State.SCHEDULED else _KINDS[state]
-    return Record(message.id, now, kind, row.number, detail)

@@ -207,8 +207,7 @@ class Reception:
         for target in targets:
             if target not in recipients:
                 owner = owners.get(target) if owners else None
-                options = self._options if owner is None else NO_RCPT_OPTIONS  # RFC 3461 §5.2.7.1
-                recipients[target] = Recipient(target, recipient, owner, options)
+                recipients[target] = Recipient(target, recipient, owner, self._options)
         announced = accepted.announced
         if announced is None or not (announced.is_ascii or self._mail.options.smtputf8):
             return r.RECIPIENT_OK

@@ -21,11 +21,12 @@ class Kind(Enum):
     ROUTED = "routed"  # the lane was chosen, and by which rule
     ATTEMPT = "attempt"  # one try at a next hop that ended without an answer for the recipients: connection, DNS
     DELIVERED = "delivered"  # a next hop or a mailbox took the message
+    HELD = "held"  # not tried before the moment that its sender asked for: FUTURERELEASE
     KEPT = "kept"  # waits for its owner to come for it: TURN, ATRN or ETRN
     DEFERRED = "deferred"  # to be tried again; says why and when
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
-    NOTICE = "notice"  # a failure notice was made, or why none was
+    NOTICE = "notice"  # the sender was told, or why not, or by whom else
     HOOK = "hook"  # what a hook said while the message came in: of its client, a recipient, or itself
     CHANGED = "changed"  # somebody changed it by hand
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_GRAIN = 0.001  # seconds: an age this near the end has reached it, so that rounding never makes one attempt too many
+GRAIN = 0.001  # seconds: an age this near the end has reached it, so that rounding never makes one attempt too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,12 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
-    """Seconds to wait after each failed attempt, the last repeated; `give_up` is the age that ends it."""
+    """Seconds to wait after each failed attempt, the last repeated; `give_up` is the age that ends it, `warn` that at
+    which its sender is told that it takes long, None for never."""
 
     intervals: tuple[float, ...]
     give_up: float
+    warn: float | None = None
 
     def __post_init__(self) -> None:
         if not self.intervals or min(self.intervals) <= 0:
@@ -39,7 +41,7 @@ class RetrySchedule:
     def decide(self, age: float, attempts: int) -> RetryAt | GiveUp:
         """What follows the n-th failed attempt of a message that was accepted `age` seconds ago."""
         left = self.give_up - age
-        if left <= _GRAIN:
+        if left <= GRAIN:
             return GiveUp()
         nth = min(max(attempts, 1), len(self.intervals))
         return RetryAt(min(self.intervals[nth - 1], left))

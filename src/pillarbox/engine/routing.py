@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
@@ -217,6 +217,14 @@ def _lane(route: Route, domain: Host) -> str:
     if route.tls is not TlsPolicy.OPPORTUNISTIC:
         lane += f";tls={route.tls.value}"
     return lane if route.credentials is None else f"{lane};auth={route.credentials}"
+
+
+def verified(lane: str, route: Route, domain: Host) -> tuple[str, Route]:
+    """The same way for a message that asks for TLS all along it: the certificate must be good (RFC 8689 §4.2.1)."""
+    if not isinstance(route.next_hop, Mx | SmartHost):
+        return lane, route
+    route = replace(route, tls=TlsPolicy.VERIFIED)
+    return _lane(route, domain), route
 
 
 # --- the walk over the hosts of a next hop

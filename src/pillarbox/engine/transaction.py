@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pillarbox.core.mime import Plan, Target
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import passing_on
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Octets, Outcome, Report
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Octets, Outcome, Reach, Report
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ReplyReceived
 from pillarbox.smtp.states import ClientState, Verb
@@ -225,7 +225,9 @@ class Transaction:
     def _outcome(self, reply: ReplyReceived) -> Outcome:
         """RFC 5321 §4.2.1: the first digit decides."""
         if reply.klass == 2 and reply.verb in (Verb.END_OF_DATA, Verb.BDAT):
-            return Delivered(str(reply), self.next_hop)
+            reach = Reach.NOTIFYING if "DSN" in self._client.capabilities else Reach.SILENT
+            keeps_time = self.job.options.deliver_by is None or "DELIVERBY" in self._client.capabilities
+            return Delivered(str(reply), self.next_hop, reach, keeps_time)
         if reply.klass == 5:
             return Failed(str(reply), self.next_hop, _status(reply), remote=True)
         return Deferred(str(reply), self.next_hop, _status(reply), remote=True)

@@ -25,6 +25,7 @@ MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers s
 MAX_REPLY_LINES = 200  # of one reply
 _LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+_INTERNATIONAL = (Verb.MAIL, Verb.RCPT)  # may hold other than ASCII (RFC 6531 §3.3)
 _UNSAFE = re.compile(r"[^ -~]")
 
 
@@ -45,7 +46,7 @@ class ClientConnection:
 
     def send(self, verb: Verb, argument: str = "") -> bytes:
         """A command. Raises LocalProtocolError when it has no place here or its argument can't be sent."""
-        if _UNSAFE.search(argument) if argument.isascii() else not argument.isprintable():
+        if _UNSAFE.search(argument) and not (verb in _INTERNATIONAL and argument.isprintable()):
             raise LocalProtocolError(f"octets in the argument of {verb.value} that can't be sent: {argument!r}")
         following = CLIENT_SENT[self.state].get(verb)
         if following is None or verb is Verb.END_OF_DATA:
