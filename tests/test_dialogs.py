@@ -9,6 +9,7 @@ A file is read line by line:
     C+ N TEXT     the client sends a line of N octets with its CRLF: the text, and `x` up to there
     S: TEXT       the server's next line, to the letter
     S~ REGEX      the server's next line, as a regular expression
+    S* CODE       the server's next reply, of however many lines
     A: NUMBER     so many messages have been accepted by now
     T: OCTETS     the text of the last of them, without our Received field, as Python writes it
     W: USER N     so many texts have been shown on the terminal of that user of example.test
@@ -86,6 +87,7 @@ DIRECTORY = Snapshot(
         User(box(at_home("full")), quota=1000),
         User(box(at_home("soft")), quota=1000, soft_quota=500),
         User(box(at_home("lost")), quota=1000),
+        User(box(at_home("near")), quota=500, soft_quota=400),
         User(box(at_home("op")), "The Operator", operator=True),
         User(box(at_home("owner")), owns=(KEPT, Domain("sent.example"))),
     ),
@@ -106,7 +108,7 @@ DIRECTORY = Snapshot(
     hostname=Domain("mx.example.test"),
 )
 PASSWORDS = {(user.mailbox.local.text, "secret"): user for user in DIRECTORY.users if user.enabled}
-WEIGHTS = {box(at_home("full")): 1001, box(at_home("soft")): 600, box(at_home("lost")): None}
+WEIGHTS = {box(at_home("full")): 1001, box(at_home("soft")): 600, box(at_home("near")): 300, box(at_home("lost")): None}
 DNS = ScriptedResolver(
     mx={"good.example": [(10, "mx.good.example")], "null.example": [(0, "")], "empty.example": NoRecords()},
     addresses={"host.example": ["192.0.2.1"]},
@@ -115,10 +117,12 @@ DNS.fail("broken.example")
 
 # --- the files
 
-Kind = Literal["C", "S:", "S~", "A", "T", "W", "closed"]
+Kind = Literal["C", "S:", "S~", "S*", "A", "T", "W", "closed"]
 
 
-EXPECTATIONS: dict[str, Kind] = {"S:": "S:", "S~": "S~", "A:": "A", "T:": "T", "W:": "W"}
+EXPECTATIONS: dict[str, Kind] = {"S:": "S:", "S~": "S~", "S*": "S*", "A:": "A", "T:": "T", "W:": "W"}
+
+LINES = ("S:", "S~", "S*")  # kinds that take what the server says
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,7 @@ def make_dialog_service(settings: Mapping[str, str], clock: VirtualClock, presen
         classic=settings["compat"] == "classic",
         odmr=settings["service"] == "odmr",
         submitters=Submitters.USERS if settings["service"] == "submission" else None,
+        lmtp=settings["service"] == "lmtp",
         checks_sender_domain=settings["check_sender_domain"] == "true",
         presence=presence,
         directory=DIRECTORY,
@@ -314,6 +319,8 @@ def check_step(step: Step, line: bytes, server: Server) -> None:
         assert text == f"{step.text}\r\n", f"line {step.line}"
     elif step.kind == "S~":
         assert re.fullmatch(step.text, text.removesuffix("\r\n")), f"line {step.line}: {text!r}"
+    elif step.kind == "S*":
+        assert text.startswith(f"{step.text} "), f"line {step.line}: {text!r}"
     elif step.kind == "A":
         assert len(spool.accepted) == int(step.text), f"line {step.line}"
     elif step.kind == "W":
@@ -390,7 +397,10 @@ async def play_in_memory(dialog: Dialog, piece: int) -> None:
             assert not transport.written
             assert transport.ended
         else:
-            check_step(step, transport.take_line() if step.kind in ("S:", "S~") else b"", server)
+            line = transport.take_line() if step.kind in LINES else b""
+            while step.kind == "S*" and line[3:4] == b"-":
+                line = transport.take_line()
+            check_step(step, line, server)
     assert not transport.written
     if server.listener.connections:
         connection.eof_received()
@@ -416,7 +426,9 @@ async def play_over_a_socket(dialog: Dialog) -> None:
                 elif step.kind == "closed":
                     assert await reader.read() == b""
                 else:
-                    line = await reader.readline() if step.kind in ("S:", "S~") else b""
+                    line = await reader.readline() if step.kind in LINES else b""
+                    while step.kind == "S*" and line[3:4] == b"-":
+                        line = await reader.readline()
                     check_step(step, line, server)
             if writer.can_write_eof():
                 writer.write_eof()

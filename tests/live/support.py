@@ -138,12 +138,17 @@ class Server:
     def _listens(self) -> bool:
         assert self.running, f"{self.name} ended, status {self.process.returncode}: {self.log}"
         self.ports = self.printed_ports()
-        return len(self.ports) == len(self.settings["listener"])
+        return len(self._printed()) == len(self.settings["listener"])
 
     def printed_ports(self) -> dict[str, int]:
+        """Of the listeners that have one."""
+        found = self._printed()
+        return {name: int(at.rpartition(":")[2]) for name, at in found.items() if not at.startswith("unix:")}
+
+    def _printed(self) -> dict[str, str]:
         """From the lines `listening NAME ADDRESS`; the last one of a name counts."""
         words = [line.split() for line in self.out.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return {line[1]: int(line[2].rpartition(":")[2]) for line in words if line[0] == "listening"}
+        return {line[1]: line[2] for line in words if line[0] == "listening"}
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

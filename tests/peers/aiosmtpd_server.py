@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from tests.peers.process import HOST
@@ -45,10 +46,10 @@ def store(folder: Path, name: str, content: bytes) -> None:
         os.close(descriptor)
 
 
-async def main(folder: Path, hostname: str, port: int) -> None:
+async def main(folder: Path, hostname: str, port: int, protocol: type[SMTP] = SMTP) -> None:
     loop = asyncio.get_running_loop()
     handler = DurableHandler(folder)
-    server = await loop.create_server(lambda: SMTP(handler, hostname=hostname, loop=loop), HOST, port, backlog=1024)
+    server = await loop.create_server(lambda: protocol(handler, hostname=hostname, loop=loop), HOST, port, backlog=1024)
     sys.stdout.write(f"listening mx {HOST}:{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     ended = asyncio.Event()
@@ -58,4 +59,4 @@ async def main(folder: Path, hostname: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), LMTP if sys.argv[4:] == ["LMTP"] else SMTP))

@@ -54,6 +54,7 @@ flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
 relay unix - - n - - smtp
+lmtp unix - - n - - lmtp
 showq unix n - n - - showq
 error unix - - n - - error
 retry unix - - n - - error
@@ -168,6 +169,7 @@ class Postfix(DebianPeer):
     name = "Postfix"
     package = PACKAGE
     accounts = _ACCOUNTS
+    more = ""  # lines of main.cf
     configured = "an empty `main.cf` but for the paths, the host's name and the local domain; no network may relay"
 
     def command(self) -> Sequence[str | Path]:
@@ -180,7 +182,7 @@ class Postfix(DebianPeer):
             relay=f"[{HOST}]:{self.site.relay_to}" if relays else "",
         )
         place = self._view.folder(PLACE.lstrip("/"))
-        config = write_instance(place, self.port, settings, root=Path("/"), seen=Path(PLACE))
+        config = write_instance(place, self.port, settings + self.more, root=Path("/"), seen=Path(PLACE))
         return self._view.command("/usr/lib/postfix/sbin/master", "-c", str(config), "-s")
 
     def environ(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 import trustme
 
 from pillarbox.app.check import Finding, Level, check
+from pillarbox.net.unix import bind_unix
 from tests.live.names import NameServer
 
 HEAD = 'hostname = "mx.example.test"\ndata = "data"\n'
@@ -93,3 +94,26 @@ def test_passwords_for_next_hops(tmp_path: Path) -> None:
     (tmp_path / "relay.secret").write_text("alice\nsecret words\n")
     (good,) = [each for each in findings(tmp_path, text) if each.what.startswith("credentials:")]
     assert good.level is Level.OK and "secret words" not in good.what
+
+
+def _socket_of(found: list[Finding]) -> Finding:
+    (one,) = [each for each in found if each.what.startswith("listener mx: unix:")]
+    return one
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    text = '[[listener]]\nname = "mx"\nservice = "lmtp"\naddress = "unix:run/s"\n'
+    missing = _socket_of(findings(tmp_path, text))
+    assert missing.level is Level.FAIL and "can't be made" in missing.what and str(tmp_path / "run") in missing.mend
+    (tmp_path / "run").mkdir()
+    free = _socket_of(findings(tmp_path, text))
+    assert (free.level, free.what) == (Level.OK, f"listener mx: unix:{tmp_path}/run/s is free")
+    with bind_unix(tmp_path / "run/s", 0o600):
+        used = _socket_of(findings(tmp_path, text))
+        assert used.level is Level.FAIL and used.what.endswith("is in use")
+    stale = _socket_of(findings(tmp_path, text))
+    assert stale.level is Level.OK and "nobody listens" in stale.what
+    (tmp_path / "run/s").unlink()
+    (tmp_path / "run/s").write_text("")
+    assert _socket_of(findings(tmp_path, text)).level is Level.FAIL
+    assert _socket_of(findings(tmp_path, text.replace("run/s", "run/" + "x" * 120))).level is Level.FAIL

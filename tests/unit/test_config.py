@@ -12,12 +12,12 @@ from pillarbox.app.config import Config, LogFormat, TlsConfig, default_hostname
 from pillarbox.app.config_listener import CommandsConfig, Compat, Service
 from pillarbox.app.config_load import ConfigError, load, parse
 from pillarbox.app.config_locate import locate
-from pillarbox.app.config_values import Endpoint
+from pillarbox.app.config_values import Endpoint, UnixSocket
 from pillarbox.core.address import Domain
 from pillarbox.engine.hooks_limits import Limits
 from pillarbox.engine.limits import Limit
 from pillarbox.engine.retry import RetrySchedule
-from pillarbox.engine.routing import Discard, Mx, Route, SmartHost, TlsPolicy, Turn
+from pillarbox.engine.routing import Discard, LineEnd, LmtpSocket, Mx, Pipe, Route, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
 from pillarbox.smtp.states import Verb
 
@@ -275,6 +275,38 @@ def test_default_hostname(names: tuple[str, str], expected: str, monkeypatch: py
     assert default_hostname() == Domain(expected)
 
 
+def test_unix_sockets_and_pipes(tmp_path: Path) -> None:
+    """Relative paths start at the file's directory."""
+    file = tmp_path / "a.toml"
+    file.write_text(
+        """
+[[listener]]
+address = "unix:run/in"
+service = "lmtp"
+socket_mode = "660"
+[[listener]]
+name = "b"
+address = "unix:/run/b"
+[[route]]
+match = "a.example"
+next_hop = "lmtp:unix:run/out"
+[[route]]
+match = "b.example"
+next_hop = "pipe"
+command = ["/bin/cat", "-u", "{local}"]
+timeout = "5s"
+line_end = "crlf"
+"""
+    )
+    config = load(file)
+    first, second = config.listeners
+    assert (first.address, first.socket_mode) == (UnixSocket(tmp_path / "run/in"), 0o660)
+    assert (str(second.address), second.socket_mode) == ("unix:/run/b", 0o600)
+    socket, pipe = (route.route().next_hop for route in config.routes)
+    assert socket == LmtpSocket(str(tmp_path / "run/out"))
+    assert pipe == Pipe(("/bin/cat", "-u", "{local}"), 5.0, LineEnd.CRLF)
+
+
 BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted by |
     ("data = ", ":1: not TOML"),
     ('data = "x\n', ":1: not TOML"),
@@ -292,10 +324,46 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ('[[listener]]\naddress = "[::1]:65536"', ":2: listener[0].address|port above 65535|allowed: IP address and port"),
     ('[[listener]]\naddress = "::1:25"', ":2: listener[0].address|not an IP address and a port"),
     ('[[listener]]\naddress = "1.2.3:25"', ":2: listener[0].address"),
-    ('[[listener]]\naddress = "unix:x"', ":2: listener[0].address|not in this version"),
+    ('[[listener]]\naddress = "unix:"', ":2: listener[0].address|not a path|allowed: IP address and port"),
+    (
+        '[[listener]]\naddress = "[::1]:25"\nservice = "lmtp"',
+        ':2: listener[0].address = "[::1]:25": LMTP must not be on port 25',
+    ),
+    ('[[listener]]\nsocket_mode = "0660"', ':2: listener[0].socket_mode = "0660": is for an address "unix:PATH" only'),
+    (
+        '[[listener]]\naddress = "unix:x"\nsocket_mode = "660 "',
+        ':3: listener[0].socket_mode = "660 ": no permissions in octal digits; allowed: permissions as chmod has them',
+    ),
+    (
+        '[[listener]]\naddress = "unix:x"\nproxy_protocol = ["::1"]',
+        ":3: listener[0].proxy_protocol: nobody on a Unix socket is in a network",
+    ),
+    (
+        '[[listener]]\naddress = "unix:x"\n[[listener]]\nname = "b"\naddress = "unix:x"',
+        ":5: listener[1].address|listener[0] has the same address",
+    ),
+    ('[[route]]\nmatch = "*"\nnext_hop = "pipe"', ':1: route[0].command is missing: next_hop = "pipe" runs it'),
+    (
+        '[[route]]\nmatch = "*"\nnext_hop = "pipe"\ncommand = ["procmail"]',
+        ':4: route[0].command = "procmail": the program must have its full path',
+    ),
+    (
+        '[[route]]\nmatch = "*"\nnext_hop = "pipe"\ncommand = ["/bin/cat", "{home}"]',
+        ':4: route[0].command[1] = "{home}": {home} is none of {recipient}, {original_recipient}, {local}',
+    ),
+    ('[[route]]\nmatch = "*"\nnext_hop = "pipe"\ncommand = ["/bin/cat", "}"]', "} is none of|is written twice"),
+    (
+        '[[route]]\nmatch = "*"\nnext_hop = "maildir"\ncommand = ["/bin/cat"]',
+        ':4: route[0].command = ["/bin/cat"]: is for next_hop = "pipe" only',
+    ),
+    ('[[route]]\nmatch = "*"\nnext_hop = "mx"\ntimeout = "60s"', ':4: route[0].timeout = "60s": is for next_hop'),
+    ('[[route]]\nmatch = "*"\nnext_hop = "mx"\nline_end = "lf"', ':4: route[0].line_end = "lf": is for next_hop'),
+    (
+        '[[route]]\nmatch = "*"\nnext_hop = "lmtp:unix:x"\ntls = "verified"',
+        ':4: route[0].tls = "verified": there is no TLS on a Unix socket',
+    ),
     ('[[listener]]\nname = "a b"', ':2: listener[0].name = "a b": not a name; allowed: 1 to 32'),
     ('[[listener]]\nservice = "mxx"', ':2: listener[0].service = "mxx": no such value, did you mean "mx"?'),
-    ('[[listener]]\nservice = "lmtp"', ':2: listener[0].service = "lmtp": the LMTP service is not in this version'),
     (
         '[[listener]]\ntls = "startls"',
         ':2: listener[0].tls = "startls": no such value, did you mean "starttls"?'
@@ -315,7 +383,6 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         ':2: listener[0].compat = "clasic": no such value, did you mean "classic"?|allowed: "strict", "classic"',
     ),
     ('[[listener]]\nauth = "plain"', ':2: listener[0].auth = "plain": no such value; allowed: "off", "tls", "clear"'),
-    ('[[listener]]\nservice = "lmtp"', ":2: listener[0].service|the LMTP service is not in this version"),
     ('[[listener]]\nproxy_protocol = ["::1/0"]', ":2: listener[0].proxy_protocol[0]|the network is ::/0"),
     (
         '[[listener]]\n\n[listener.commands]\nVRFY = "yes"\n',

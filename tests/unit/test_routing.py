@@ -21,15 +21,18 @@ from pillarbox.engine.routing import (
     AskMx,
     Discard,
     Exhausted,
+    LmtpSocket,
     MaildirHop,
     Mx,
     MxWalk,
     NextHop,
+    Pipe,
     Route,
     Router,
     SmartHost,
     TlsPolicy,
     Try,
+    TrySocket,
     Turn,
     parse_next_hop,
 )
@@ -56,6 +59,11 @@ US = Domain.parse("us.example.test")
         ("smtps://relay.test", SmartHost("relay.test", 465, implicit_tls=True)),
         ("smtps://[::1]:2465", SmartHost("::1", 2465, implicit_tls=True)),
         ("smtp://bücher.example", SmartHost("xn--bcher-kva.example", 25)),
+        ("lmtp://Relay.test:2424", SmartHost("relay.test", 2424, lmtp=True)),
+        ("lmtp://[::1]", SmartHost("::1", 24, lmtp=True)),
+        ("lmtp:unix:/run/dovecot/lmtp", LmtpSocket("/run/dovecot/lmtp")),
+        ("lmtp:unix:a socket", LmtpSocket("a socket")),
+        ("pipe", Pipe()),
     ],
 )
 def test_next_hops(source: str, next_hop: NextHop) -> None:
@@ -65,9 +73,13 @@ def test_next_hops(source: str, next_hop: NextHop) -> None:
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("lmtp://relay.test:24", "is not built yet; allowed are mx, smtp://HOST, "),
-        ("lmtp:unix:/run/lmtp", "is not built yet"),
-        ("hold", "is not built yet"),
+        ("hold", "is not built yet; allowed are mx, smtp://HOST, "),
+        ("lmtp://relay.test:25", "LMTP must not be on port 25"),
+        ("lmtp://", "is none of"),
+        ("lmtp:unix:", "is none of"),
+        ("lmtp:/run/lmtp", "is none of"),
+        ("lmtp:unix:a\0b", "is none of"),
+        ("pipe:/bin/cat", "is none of"),
         ("pigeon", "is none of mx, smtp://HOST, smtp://HOST:PORT, smtps://HOST, "),
         ("smtps:relay.test", "is none of"),
         ("smtps://host:0", "no port between 1 and 65535"),
@@ -119,6 +131,9 @@ ROUTES = [
     Route("vip@kept.test", Mx()),
     Route("wrapped.test", SmartHost("relay.test", 465, implicit_tls=True)),
     Route("wrapped6.test", SmartHost("::1", 465, implicit_tls=True), TlsPolicy.VERIFIED),
+    Route("local-host.test", SmartHost("relay.test", 24, lmtp=True)),
+    Route("socket.test", LmtpSocket("/run/lmtp"), credentials="relay.secret"),
+    Route("piped.test", Pipe(("/bin/a b", "{local}"), 1.5)),
 ]
 
 
@@ -147,6 +162,9 @@ ROUTES = [
         ("x@sent.test", "smtp:host.sent.test:25", 11),
         ("x@wrapped.test", "smtps:relay.test:465", 13),
         ("x@wrapped6.test", "smtps:[::1]:465;tls=verified", 14),
+        ("x@local-host.test", "lmtp:relay.test:24", 15),
+        ("x@socket.test", "lmtp:unix:/run/lmtp;auth=relay.secret", 16),
+        ("x@piped.test", "pipe:'/bin/a b' '{local}';timeout=1.5;line_end=lf", 17),
     ],
 )
 def test_the_first_match_wins(address: str, lane: str, position: int | None) -> None:
@@ -192,7 +210,7 @@ def unshuffled(records: list[MxRecord]) -> None:
     pass
 
 
-def walk_to(name: str, next_hop: Mx | SmartHost | None = None) -> MxWalk:
+def walk_to(name: str, next_hop: Mx | SmartHost | LmtpSocket | None = None) -> MxWalk:
     host: Host = parse_host(name)
     return MxWalk(next_hop or Mx(), host, US, unshuffled)
 
@@ -297,6 +315,15 @@ def test_smart_hosts_are_not_subject_to_mx(
         resolver.asked.clear()
         found, end = drive(walk_to(domain, hop), resolver)
         assert (found, str(end.status), resolver.asked, end.permanent) == (tried, status, asked, False)
+
+
+def test_a_socket_is_tried_once_and_nothing_is_asked() -> None:
+    walk = walk_to("dest.test", LmtpSocket("/run/lmtp"))
+    assert walk.next_question() == TrySocket("/run/lmtp")
+    walk.failed("Connection refused")
+    end = walk.next_question()
+    assert isinstance(end, Exhausted) and (str(end.status), end.permanent) == ("4.4.1", False)
+    assert "unix:/run/lmtp: Connection refused" in end.text
 
 
 def test_an_implicit_mx_that_vanishes_meanwhile_is_no_verdict() -> None:

@@ -191,6 +191,9 @@ class Wires:
             raise server
         await asyncio.get_running_loop().create_connection(factory, "127.0.0.1", server.port)
 
+    async def connect_unix(self, factory: Callable[[], asyncio.Protocol], path: str, *, seconds: float) -> None:
+        await self.connect(factory, path, 0, seconds=seconds)
+
 
 class Bodies(NoSpool):
     """Meets the port Spool as far as a mailer asks it; `chunks` is the text of messages that are not in memory."""

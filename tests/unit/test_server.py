@@ -53,6 +53,7 @@ V = Verb
 LINES: dict[Verb, bytes] = {
     V.HELO: b"HELO client.example",
     V.EHLO: b"EHLO client.example",
+    V.LHLO: b"LHLO client.example",
     V.MAIL: b"MAIL FROM:<alice@example.test>",
     V.RCPT: b"RCPT TO:<alice@example.test>",
     V.DATA: b"DATA",
@@ -175,18 +176,23 @@ for opened in (S.MAIL, S.REFUSED, S.RCPT):
     MATRIX[opened] |= dict.fromkeys(OUTSIDE, r.IN_TRANSACTION)
 
 
+def not_offered(verb: Verb) -> Reply:
+    """The greeting of the other protocol is no command (RFC 2033 §4.1)."""
+    return r.UNRECOGNISED if verb in (V.HELO, V.EHLO, V.LHLO) else r.NOT_IMPLEMENTED
+
+
 @pytest.mark.parametrize("verb", LINES, ids=str)
 @pytest.mark.parametrize("state", COMMAND_STATES, ids=str)
 def test_every_command_in_every_state(state: ServerState, verb: Verb) -> None:
     connection = at(state)
     event = put(connection, LINES[verb])
-    refusal = MATRIX[state].get(verb)
+    refusal = MATRIX[state].get(verb) if verb in EVENTS else not_offered(verb)
     if refusal is None:
         assert event == EVENTS[verb]
         assert verb in SERVER[state]
         return
     assert event == Refused(verb, refusal)
-    assert verb not in SERVER[state]
+    assert verb not in SERVER[state] or verb is V.LHLO
     connection.send(refusal)
     assert connection.state is state
     assert put(connection, b"NOOP") == Noop()
@@ -269,7 +275,7 @@ def test_the_state_that_follows(state: ServerState, verb: Verb, following: dict[
 
 def test_no_transition_is_left_out() -> None:
     walked = {(state, verb) for state, verb, _ in FOLLOWING}
-    assert walked == {(state, verb) for state in COMMAND_STATES for verb in SERVER[state]}
+    assert walked == {(state, verb) for state in COMMAND_STATES for verb in SERVER[state] if verb is not V.LHLO}
 
 
 @pytest.mark.parametrize("reply", [QUEUED, r.SPOOL_FAULT, r.TOO_BIG], ids=str)
@@ -695,7 +701,7 @@ def test_nothing_but_quit_is_obeyed(verb: Verb) -> None:
     connection = at(S.NO_MAIL)
     assert put(connection, LINES.get(verb, b"WIZ")) == Refused(verb, r.NO_MAIL_HERE)
     wire = connection.send(r.NO_MAIL_HERE)
-    assert wire == (r.NO_MAIL_HERE.bare if verb in (V.HELO, V.EHLO) else r.NO_MAIL_HERE).wire
+    assert wire == (r.NO_MAIL_HERE.bare if verb in (V.HELO, V.EHLO, V.LHLO) else r.NO_MAIL_HERE).wire
     assert (connection.state, connection.unlisted) == (S.NO_MAIL, None)
     assert put(connection, b"QUIT") == Quit()
     connection.send(r.BYE)
@@ -739,8 +745,8 @@ WITHHELD = [
 @pytest.mark.parametrize(("state", "verb"), WITHHELD, ids=str)
 def test_a_command_withheld(state: ServerState, verb: Verb) -> None:
     connection = at(state, Offer(frozenset((verb,))))
-    assert put(connection, LINES[verb]) == Refused(verb, r.NOT_IMPLEMENTED)
-    connection.send(r.NOT_IMPLEMENTED)
+    assert put(connection, LINES[verb]) == Refused(verb, not_offered(verb))
+    connection.send(not_offered(verb))
     assert connection.state is state
 
 

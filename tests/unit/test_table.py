@@ -38,13 +38,14 @@ CLASSICAL: Mapping[str, Mapping[int, Class]] = {
     "QUIT": {221: S, 500: E},
     "TURN": {250: S, 502: F, 500: E, 503: E},
 }
-LATER_COMMANDS = ["AUTH", "ETRN", "ATRN", "STARTTLS", "BDAT", "unknown"]
-BARE = {"connect", "HELO", "EHLO"}  # RFC 2034 section 4
+LATER_COMMANDS = ["AUTH", "ETRN", "ATRN", "STARTTLS", "BDAT", "LHLO", "unknown"]
+BARE = {"connect", "HELO", "EHLO", "LHLO"}  # RFC 2034 section 4
 WORDS = [*COMMANDS, *sorted({str(entry.code) for entry in TABLE})]
 
 # The replies of the catalogue that are made on demand.
 MADE: Mapping[str, Callable[[], Reply]] = {
     "greeting": lambda: r.greeting("mx.example.test"),
+    "lmtp_greeting": lambda: r.lmtp_greeting("mx.example.test"),
     "no_mail_greeting": lambda: r.no_mail_greeting("mx.example.test"),
     "hello": lambda: r.hello("mx.example.test"),
     "ehlo": lambda: r.ehlo("mx.example.test", ("HELP",)),
@@ -149,6 +150,7 @@ def test_the_server_may_close_at_any_command_and_takes_nothing_where_it_takes_no
         ("ETRN", {250, 251, 252, 253, 451, 458, 459, 500, 501, 502, 503, 530}),
         ("ATRN", {250, 450, 451, 453, 500, 501, 502, 503, 530}),
         ("STARTTLS", {220, 500, 501, 502, 503}),
+        ("LHLO", {250, 500, 501, 504, 550}),
         ("BDAT", {250, 450, 451, 452, 501, 502, 503, 552, 554}),
         ("unknown", {500, 503}),
         ("HELO", {550, 554}),

@@ -29,12 +29,13 @@ from pillarbox.adapters.tls import CertificateError, CertificateFiles, ServerCer
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
-from pillarbox.app.config_values import Endpoint
+from pillarbox.app.config_values import Endpoint, UnixSocket
 from pillarbox.app.datadir import DataDir, lock_holder
 from pillarbox.app.secrets import SecretError, read_credentials
-from pillarbox.core.reply import greeting, no_mail_greeting
+from pillarbox.core.reply import greeting, lmtp_greeting, no_mail_greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
 from pillarbox.engine.service import TO_TERMINALS, Access, AuthOffer, TlsMode
+from pillarbox.net.unix import MAX_PATH, identity, somebody_listens
 
 DNS_LIFETIME = 3.0  # seconds
 _GREETING_WAIT = 3.0  # seconds
@@ -85,7 +86,7 @@ def check(path: Path | None) -> Iterator[Finding]:
     holder = lock_holder(data.root)
     yield _ok("not running" if holder is None else f"running: pid {holder or 'unknown'} works on {data.root}")
     for listener in config.listeners:
-        yield _port(listener.name, listener.address, config, running=holder is not None)
+        yield _address(listener, config, running=holder is not None)
         yield from _offers(listener)
     yield from _submission(config.listeners)
     yield from _certificates(config, data)
@@ -146,6 +147,31 @@ def _schema(path: Path, known: int) -> Finding:
 # --- the network
 
 
+def _address(listener: ListenerConfig, config: Config, *, running: bool) -> Finding:
+    if isinstance(listener.address, UnixSocket):
+        return _socket(listener.name, listener.address, running=running)
+    return _port(listener.name, listener.address, config, running=running)
+
+
+def _socket(name: str, address: UnixSocket, *, running: bool) -> Finding:
+    what, path, folder = f"listener {name}: {address}", address.path, address.path.parent
+    if len(os.fsencode(path)) > MAX_PATH:
+        return _fail(
+            f"{what} has more than the {MAX_PATH} octets that a socket's path may have", "choose a shorter one"
+        )
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return _fail(f"{what} can't be made", f"make {folder} a directory that this user may write to")
+    if identity(path) is None:
+        return _ok(f"{what} is free")
+    if not path.is_socket():
+        return _fail(f"{what} is a file, and no socket", "remove it, or choose another path")
+    if not somebody_listens(path):
+        return _ok(f"{what} is free, but for a socket that nobody listens on")
+    if running:
+        return _ok(f"{what} is in use by the running server")
+    return _fail(f"{what} is in use", "end what listens there, or choose another path")
+
+
 def _port(name: str, address: Endpoint, config: Config, *, running: bool) -> Finding:
     what = f"listener {name}: {address}"
     family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
@@ -171,9 +197,10 @@ def _offers(listener: ListenerConfig) -> Iterator[Finding]:
             f"{what}: VRFY is off, so it gets 502; RFC 5321 section 7.3 asks for 252",
             'set commands.VRFY = "auth": strangers then get 252, which tells nothing',
         )
-    if listener.auth is AuthOffer.CLEAR and not listener.address.ip.is_loopback:
+    address = listener.address
+    if listener.auth is AuthOffer.CLEAR and isinstance(address, Endpoint) and not address.ip.is_loopback:
         yield _warn(
-            f"{what}: AUTH is offered in clear text on {listener.address}",
+            f"{what}: AUTH is offered in clear text on {address}",
             'set auth = "tls", so that passwords do not cross the network unprotected',
         )
     if listener.compat is Compat.CLASSIC:
@@ -191,12 +218,13 @@ def _submission(listeners: tuple[ListenerConfig, ...]) -> Iterator[Finding]:
     mine = [listener for listener in listeners if listener.service is Service.SUBMISSION]
     implicit = 'set tls = "implicit", usually on port 465'
     for listener in mine:
-        what, far = f"listener {listener.name}", not listener.address.ip.is_loopback
+        what, address = f"listener {listener.name}", listener.address
+        far = isinstance(address, Endpoint) and not address.ip.is_loopback
         if listener.auth is AuthOffer.OFF:
             yield _fail(f"{what}: nobody can submit: AUTH is off, and comes first there", 'set auth = "tls"')
         elif listener.tls is TlsMode.OFF and listener.auth is AuthOffer.TLS and far:
             yield _fail(f"{what}: nobody can submit: AUTH is offered under TLS, and TLS is off", implicit)
-        elif listener.address.port == _SUBMISSIONS and listener.tls is not TlsMode.IMPLICIT:
+        elif isinstance(address, Endpoint) and address.port == _SUBMISSIONS and listener.tls is not TlsMode.IMPLICIT:
             yield _warn(f"{what}: on port {_SUBMISSIONS} clients begin with TLS at once", implicit)
     if mine and all(listener.tls is TlsMode.STARTTLS for listener in mine):
         yield _warn(
@@ -237,7 +265,8 @@ def _greets_as(address: Endpoint, hostname: str) -> bool:
     try:
         with socket.create_connection((str(address.ip), address.port), _GREETING_WAIT) as connection:
             said = connection.recv(512)
-            return said.startswith((greeting(hostname).wire, no_mail_greeting(hostname).wire))
+            greetings = (greeting(hostname), lmtp_greeting(hostname), no_mail_greeting(hostname))
+            return said.startswith(tuple(reply.wire for reply in greetings))
     except OSError:
         return False
 

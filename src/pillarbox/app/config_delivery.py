@@ -8,7 +8,7 @@ from pathlib import Path
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
 from pillarbox.engine.retry import RetrySchedule
-from pillarbox.engine.routing import NextHop, Route, TlsPolicy
+from pillarbox.engine.routing import LineEnd, NextHop, Pipe, Route, TlsPolicy
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class RouteConfig:
         kinds.next_hop(),
         keys.REQUIRED,
         "`mx`: the mail exchangers that DNS names. `smtp://HOST:PORT`: that host, whatever DNS says. "
-        "`maildir`: a mailbox below `data`. `discard`: taken and thrown away, with a record. `turn`: kept until who "
-        "owns the domain comes for it, by TURN or ATRN; the default of a relay domain that a user owns.",
+        "`lmtp://HOST:PORT` and `lmtp:unix:PATH`: a server that speaks LMTP; without a port it is 24. "
+        "`maildir`: a mailbox below `data`. `pipe`: the program that `command` names. `discard`: taken and thrown "
+        "away, with a record. `turn`: kept until who owns the domain comes for it, by TURN or ATRN; the default of a "
+        "relay domain that a user owns.",
     )
     tls: TlsPolicy = keys.one(
         "tls",
@@ -46,9 +48,34 @@ class RouteConfig:
         "and to this machine only.",
     )
 
+    command: tuple[str, ...] = keys.list(
+        "command",
+        kinds.command_word(),
+        (),
+        'What `next_hop = "pipe"` runs, once for each recipient: the program with its full path, and its arguments. No '
+        "shell sees it. A word that an address would turn into an option is an error of that recipient, unless the "
+        "word `--` stands before it.",
+    )
+    timeout: float = keys.one(
+        "timeout",
+        kinds.duration(),
+        "60s",
+        'How long a run of `next_hop = "pipe"` may take. Then it is killed, with all that it started, and tried again '
+        "later.",
+    )
+    line_end: LineEnd = keys.one(
+        "line_end",
+        kinds.choice(LineEnd),
+        "lf",
+        'How the lines of the message end for `next_hop = "pipe"`.',
+    )
+
     def route(self) -> Route:
         credentials = None if self.credentials is None else str(self.credentials)
-        return Route(match=self.match, next_hop=self.next_hop, tls=self.tls, credentials=credentials)
+        next_hop = self.next_hop
+        if isinstance(next_hop, Pipe):
+            next_hop = Pipe(self.command, self.timeout, self.line_end)
+        return Route(match=self.match, next_hop=next_hop, tls=self.tls, credentials=credentials)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,9 @@ class LimitsConfig:
     connections_per_next_hop: int = keys.one(
         "connections_per_next_hop", kinds.count(), 20, "Connections at a time that this server opens to one next hop."
     )
+    pipe_runs: int = keys.one(
+        "pipe_runs", kinds.count(), 10, 'Runs at a time of the command of a route with next_hop = "pipe".'
+    )
     drain: float = keys.one(
         "drain",
         kinds.duration(least=0),

@@ -8,7 +8,7 @@ from enum import Enum
 
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
-from pillarbox.app.config_values import Endpoint, IpNetwork
+from pillarbox.app.config_values import Endpoint, IpNetwork, UnixSocket
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
 from pillarbox.smtp.states import Verb
 
@@ -25,11 +25,6 @@ class Service(Enum):
 class Compat(Enum):
     STRICT = "strict"
     CLASSIC = "classic"
-
-
-_LATER_SERVICES = {
-    "lmtp": "the LMTP service",
-}
 
 
 _ON_DEMAND = (Access.OFF, Access.AUTH)
@@ -77,20 +72,29 @@ class ListenerConfig:
         "mx",
         "What the listener is called: in the line printed at the start, in the log, in `why`.",
     )
-    address: Endpoint = keys.one(
+    address: Endpoint | UnixSocket = keys.one(
         "address",
         kinds.listen_address(),
         "127.0.0.1:2525",
-        "Where it listens. With port 0 the system picks a free port; the line printed at the start says which.",
+        "Where it listens. With port 0 the system picks a free port; the line printed at the start says which. "
+        "`unix:PATH`: a Unix socket, for programs on this machine; a relative path starts at this file's directory.",
+    )
+    socket_mode: int = keys.one(
+        "socket_mode",
+        kinds.mode(),
+        "0600",
+        "The permissions of a Unix socket: who may write to it may send. Programs of other users reach it only where "
+        "the directories above it let them through, too.",
     )
     service: Service = keys.one(
         "service",
-        kinds.choice(Service, later=_LATER_SERVICES),
+        kinds.choice(Service),
         "mx",
         "What it is for. `mx` takes mail for local domains from anyone, and for others from `relay.networks` and from "
         "those who have authenticated. `submission` takes mail for anywhere from people, who must authenticate first, "
-        "under their own addresses; usually on port 465 with implicit TLS, and on 587. `odmr` is on-demand mail relay: "
-        "ATRN and nothing else, usually on port 366.",
+        "under their own addresses; usually on port 465 with implicit TLS, and on 587. `lmtp` speaks LMTP and takes "
+        "mail for local users; for other hosts from `relay.networks` only. `odmr` is on-demand mail relay: ATRN and "
+        "nothing else, usually on port 366.",
     )
     tls: TlsMode = keys.one(
         "tls",

@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pillarbox.app.config import FILE_NAME, LATER, Config, TlsConfig
+from pillarbox.app.config_agree import disagreements
+from pillarbox.app.config_delivery import RouteConfig
 from pillarbox.app.config_keys import REQUIRED, Section, Setting, documented
+from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_locate import KeyPath, line_of, locate
-from pillarbox.app.config_values import Complete, Later, shown
+from pillarbox.app.config_values import Complete, Endpoint, Later, UnixSocket, shown
+from pillarbox.engine.routing import LmtpSocket
 
 T = TypeVar("T")
 _SYNTAX_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
@@ -70,7 +74,7 @@ def parse(text: str, path: Path) -> Config:
         raise ConfigError([_syntax_problem(error, text, path)]) from error
     reading = _Reading(str(path), locate(text))
     config = reading.table(Config, tree, ())
-    reading.check_listeners(tree, config)
+    reading.check_agreement(tree, config)
     if reading.problems or config is None:
         raise ConfigError(sorted(reading.problems, key=lambda problem: problem.line or 0))
     return replace(
@@ -84,11 +88,20 @@ def _placed(config: Config, folder: Path) -> Config:
         config,
         data=(folder / config.data).absolute(),
         tls=tuple(TlsConfig((folder / each.certificate), (folder / each.key)) for each in config.tls),
-        routes=tuple(
-            route if route.credentials is None else replace(route, credentials=folder / route.credentials)
-            for route in config.routes
-        ),
+        listeners=tuple(_placed_listener(listener, folder) for listener in config.listeners),
+        routes=tuple(_placed_route(route, folder) for route in config.routes),
     )
+
+
+def _placed_listener(listener: ListenerConfig, folder: Path) -> ListenerConfig:
+    address = listener.address
+    return replace(listener, address=UnixSocket(folder / address.path)) if isinstance(address, UnixSocket) else listener
+
+
+def _placed_route(route: RouteConfig, folder: Path) -> RouteConfig:
+    if isinstance(route.next_hop, LmtpSocket):
+        route = replace(route, next_hop=LmtpSocket(str(folder / route.next_hop.path)))
+    return route if route.credentials is None else replace(route, credentials=folder / route.credentials)
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, path: Path) -> Problem:
@@ -183,16 +196,18 @@ class _Reading:
         guess = _nearest(str(at[-1]), sorted(allowed)) or _elsewhere(str(at[-1]))
         self._complain(at, f": unknown key{guess}; allowed: {', '.join(sorted(allowed))}")
 
-    def check_listeners(self, tree: Mapping[str, Any], config: Config | None) -> None:
-        """What several listeners must agree on; needs each of them to be right by itself."""
+    def check_agreement(self, tree: Mapping[str, Any], config: Config | None) -> None:
+        """What keys and listeners must agree on; needs each of them to be right by itself."""
         if tree.get("listener") == []:
             self._complain(("listener",), ": at least one listener is needed")
         if config is None:
             return
+        for at, text in disagreements(tree, config):
+            self._complain(at, text)
         seen: dict[object, int] = {}
         for index, listener in enumerate(config.listeners):
             for key, value in (("name", listener.name), ("address", listener.address)):
-                free = key == "address" and listener.address.port == 0
+                free = isinstance(value, Endpoint) and value.port == 0
                 first = seen.setdefault(value, index)
                 if first != index and not free:
                     self._complain(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pillarbox.core.address import Domain
+from pillarbox.engine.command import PLACEHOLDERS, check_word
 from pillarbox.engine.limits import PERIODS, Limit
 from pillarbox.engine.routing import Discard, NextHop, Route, parse_next_hop
 
@@ -33,6 +34,7 @@ MAX_DURATION = 1000 * 86400
 MAX_COUNT = 1_000_000
 _RATE = re.compile(r"(\d{1,9})\s*/\s*([smhd])")
 OFF = "off"
+_MODE = re.compile(r"0?[0-7]{3}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
 
@@ -64,6 +66,16 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixSocket:
+    """A Unix socket. Its path is still relative to where the file is, until that is known."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
 
 
 def shown(value: object) -> str:
@@ -241,21 +253,51 @@ def next_hop() -> Kind[NextHop]:
         except ValueError as error:
             raise Complete(str(error)) from error
 
-    words = ("mx", "maildir", "discard", "turn")
-    return Kind('"mx", "smtp://HOST:PORT", "smtps://HOST:PORT", "maildir", "discard", "turn"', read, words)
+    words = ("mx", "maildir", "pipe", "discard", "turn")
+    return Kind(
+        '"mx", "smtp://HOST:PORT", "smtps://HOST:PORT", "lmtp://HOST:PORT", "lmtp:unix:PATH", "maildir", "pipe", '
+        '"discard", "turn"',
+        read,
+        words,
+    )
+
+
+def command_word() -> Kind[str]:
+    """A word of the command of a pipe."""
+
+    def read(value: object) -> str:
+        word = check_word(_string(value))
+        if "\0" in word:
+            raise ValueError("holds a NUL")
+        return word
+
+    return Kind(f"a word of the command; in it may stand {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}", read)
 
 
 # --- the network
 
 
-def listen_address() -> Kind[Endpoint]:
-    def read(value: object) -> Endpoint:
+def listen_address() -> Kind[Endpoint | UnixSocket]:
+    def read(value: object) -> Endpoint | UnixSocket:
         text = _string(value)
-        if text.startswith("unix:"):
-            raise Later("listening on a Unix socket is not in this version")
-        return _endpoint(text)
+        if not text.startswith("unix:"):
+            return _endpoint(text)
+        return UnixSocket(path().read(text.removeprefix("unix:")))
 
-    return Kind('IP address and port: "127.0.0.1:2525", "[::1]:25", port 0 for any free one', read)
+    return Kind(
+        'IP address and port: "127.0.0.1:2525", "[::1]:25", port 0 for any free one; or "unix:" and a path', read
+    )
+
+
+def mode() -> Kind[int]:
+    """The permissions of a socket."""
+
+    def read(value: object) -> int:
+        if not _MODE.fullmatch(text := _string(value)):
+            raise ValueError("no permissions in octal digits")
+        return int(text, 8)
+
+    return Kind('permissions as chmod has them: "0600", "0660", "0666"', read)
 
 
 def server_address(port: int) -> Kind[Endpoint]:

@@ -31,7 +31,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.control import ControlServer
 from pillarbox.app.datadir import DataDir, DataDirError, DataLock
-from pillarbox.app.house import Data, House, ListenerKey, PortInUse, bind_all
+from pillarbox.app.house import Data, House, ListenerKey, PortInUse, bind_all, release
 from pillarbox.app.queue_control import DataControl
 from pillarbox.app.secrets import SecretError
 from pillarbox.app.verbs import perform
@@ -141,8 +141,7 @@ class _Daemon:
             sockets = bind_all(config.listeners, set(house.listeners))
             lines = await house.reload(config, sockets)
         except CANT_START as error:
-            for bound in sockets.values():  # else their addresses could not be had at the next reload
-                bound.close()
+            release(sockets)  # else their addresses could not be had at the next reload
             log.error("reload: the old configuration stays: %s", error)
             return
         self._config = config

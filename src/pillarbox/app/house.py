@@ -22,6 +22,7 @@ from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer
 from pillarbox.adapters.mailbox_usage import MaildirUsage
 from pillarbox.adapters.maildir import MaildirMailer
 from pillarbox.adapters.passwords import Argon2Accounts
+from pillarbox.adapters.pipe import PipeMailer
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.adapters.system import SystemClock
 from pillarbox.adapters.terminals import Terminals
@@ -31,6 +32,7 @@ from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
+from pillarbox.app.config_values import UnixSocket
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
@@ -46,7 +48,18 @@ from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, Queue
-from pillarbox.engine.routing import Discard, MaildirHop, Mx, Route, Router, SmartHost, TlsPolicy, Turn
+from pillarbox.engine.routing import (
+    Discard,
+    LmtpSocket,
+    MaildirHop,
+    Mx,
+    Pipe,
+    Route,
+    Router,
+    SmartHost,
+    TlsPolicy,
+    Turn,
+)
 from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
@@ -54,6 +67,7 @@ from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
 from pillarbox.net.proxied import Proxied
+from pillarbox.net.unix import SocketFile, bind_unix
 from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
@@ -187,11 +201,14 @@ class House:
             case MaildirHop():
                 mailer = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
                 return Lane(mailer, MAILDIR_JOBS)
+            case Pipe() as hop:
+                runs = self.config.limits.pipe_runs
+                return Lane(PipeMailer(hop, data.spool.body, scratch=data.folder.bodies, runs=runs), runs)
             case Discard():
                 return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS)
             case Turn():
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS)
-            case (Mx() | SmartHost()) as next_hop:
+            case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
                 smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials)
                 return Lane(smtp, self.config.limits.connections_per_next_hop)
@@ -216,6 +233,7 @@ class House:
             odmr=listener.service is ListenerService.ODMR,
             submitters=Submitters.USERS if submits else None,
             future_release=int(config.limits.future_release) if submits else 0,
+            lmtp=listener.service is ListenerService.LMTP,
             classic=listener.compat is Compat.CLASSIC,
             checks_sender_domain=listener.check_sender_domain,
             proxies=listener.proxy_protocol,
@@ -354,6 +372,8 @@ def _client_context(policy: TlsPolicy) -> ssl.SSLContext:
 
 
 def _printed(bound: socket.socket) -> str:
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{bound.getsockname()}"
     host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -365,6 +385,8 @@ class PortInUse(Exception):
 def bind(listener: ListenerConfig) -> socket.socket:
     """The listener's socket, bound. Raises PortInUse."""
     endpoint = listener.address
+    if isinstance(endpoint, UnixSocket):
+        return _bind_unix(listener, endpoint)
     family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -380,6 +402,15 @@ def bind(listener: ListenerConfig) -> socket.socket:
     return bound
 
 
+def _bind_unix(listener: ListenerConfig, address: UnixSocket) -> socket.socket:
+    try:
+        bound = bind_unix(address.path, listener.socket_mode)
+    except OSError as error:
+        raise PortInUse(f"listener {listener.name}: can't listen on {address}: {error.strerror or error}") from error
+    bound.setblocking(False)
+    return bound
+
+
 def bind_all(listeners: tuple[ListenerConfig, ...], but: set[ListenerKey]) -> dict[ListenerKey, socket.socket]:
     """The sockets of all listeners that are not open yet; of all of them or of none. Raises PortInUse."""
     sockets: dict[ListenerKey, socket.socket] = {}
@@ -388,7 +419,14 @@ def bind_all(listeners: tuple[ListenerConfig, ...], but: set[ListenerKey]) -> di
             if key(listener) not in but:
                 sockets[key(listener)] = bind(listener)
     except PortInUse:
-        for bound in sockets.values():
-            bound.close()
+        release(sockets)
         raise
     return sockets
+
+
+def release(sockets: dict[ListenerKey, socket.socket]) -> None:
+    """Let sockets go that nobody listens on, and their files."""
+    for bound in sockets.values():
+        if (file := SocketFile.of(bound)) is not None:
+            file.remove()
+        bound.close()

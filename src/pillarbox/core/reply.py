@@ -7,9 +7,12 @@ RFC 5321 §4.2 (syntax), RFC 3463 (enhanced codes), RFC 2034 (which replies carr
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
+
+from pillarbox.core.address import Mailbox
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})")
 MAX_TEXT = 490  # octets of text in one line, so that a line stays within 512 (RFC 5321 §4.5.3.1.5)
@@ -75,6 +78,18 @@ class Reply:
         return f"{self.code} {_prefix(self.enhanced)}{' / '.join(self.lines)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Replies(Reply):
+    """To the end of a message by LMTP: this reply for each accepted recipient, but those in `but`, by the address in
+    RCPT (RFC 2033 §4.2)."""
+
+    but: Mapping[Mailbox, Reply] = field(default_factory=dict)
+
+    @classmethod
+    def but_for(cls, reply: Reply, but: Mapping[Mailbox, Reply]) -> Replies:
+        return cls(reply.code, reply.enhanced, reply.lines, reply.closes, but)
+
+
 def printable(text: str) -> str:
     """Text of a peer made fit to stand in a reply line: one line, printable ASCII, bounded."""
     return re.sub(r"[^ -~]", "?", text)[:MAX_TEXT]
@@ -100,6 +115,11 @@ def hello(hostname: str) -> Reply:
 @lru_cache(maxsize=16)
 def ehlo(hostname: str, keywords: tuple[str, ...]) -> Reply:
     return _reply(250, None, hostname, *keywords)
+
+
+@lru_cache(maxsize=16)
+def lmtp_greeting(hostname: str) -> Reply:
+    return _reply(220, None, f"{hostname} LMTP")
 
 
 BYE = _reply(221, "2.0.0", "Bye", closes=True)
@@ -137,6 +157,7 @@ HELO_LITERAL = _reply(504, None, "Address literals of that type are not implemen
 NOT_IMPLEMENTED = _reply(502, "5.5.1", "Command not implemented")
 BAD_SEQUENCE = _reply(503, "5.5.1", "Bad sequence of commands")
 NEED_HELO = _reply(503, "5.5.1", "Say HELO or EHLO first")
+NEED_LHLO = _reply(503, "5.5.1", "Say LHLO first")
 NEED_MAIL = _reply(503, "5.5.1", "Need MAIL before")
 NEED_RCPT = _reply(503, "5.5.1", "Need RCPT before")
 NESTED_MAIL = _reply(503, "5.5.1", "Transaction already open")

@@ -25,7 +25,6 @@ from pillarbox.core.table_page import (
     PIPELINED,
     PIPELINED_HELLO,
     TOO_LONG,
-    TOO_LONG_HELLO,
     TOO_LONG_MAIL,
     UNKNOWN_PARAMETER,
     Case,
@@ -39,6 +38,11 @@ _HELLO = "RFC 5321 section 4.1.1.1"
 _SIZE = "RFC 1870 section 6.1"
 
 _HELLO_OK = Case("", "The argument is a domain or an address literal.", _HELLO)
+_NOT_ON_LMTP = Case(
+    "",
+    "The line has more than 512 octets or holds a bare CR, a bare LF or a NUL, or the listener is for LMTP and has "
+    "LHLO alone.",
+)
 _HELLO_SYNTAX = Case("", "There is no argument, or it is neither a domain nor an address literal.")
 _HELLO_LITERAL = Case("", "The argument is an address literal of a type that is not implemented, such as [X400:x].")
 _IMPERSONATION = Case("", "The name is our own configured one, and the client is not in relay.networks.", ORDER)
@@ -141,7 +145,7 @@ PAGES: tuple[Page, ...] = (
         _HELLO,
         {
             250: _HELLO_OK,
-            500: TOO_LONG_HELLO,
+            500: _NOT_ON_LMTP,
             501: _HELLO_SYNTAX,
             504: _HELLO_LITERAL,
             521: NO_MAIL_HELLO,
@@ -157,7 +161,7 @@ PAGES: tuple[Page, ...] = (
         {
             250: _HELLO_OK,
             550: _IMPERSONATION,
-            500: TOO_LONG_HELLO,
+            500: _NOT_ON_LMTP,
             501: _HELLO_SYNTAX,
             504: _HELLO_LITERAL,
             421: CLOSING_HELLO,
@@ -274,7 +278,12 @@ PAGES: tuple[Page, ...] = (
             ),
             500: TOO_LONG,
             501: ARGUMENT,
-            503: Case("5.5.1", "No transaction is open, or it has no recipient so far.", ORDER),
+            503: Case(
+                "5.5.1",
+                "No transaction is open, or it has no recipient so far; on a listener for LMTP also where every "
+                "recipient was refused.",
+                ORDER,
+            ),
             421: CLOSING,
         },
         {502: NOT_ON_ODMR, 521: NO_MAIL},
@@ -289,7 +298,11 @@ PAGES: tuple[Page, ...] = (
                 "2.0.0",
                 "The message is on the disk and the server answers for it; behind SEND, it stands on the terminals.",
             ),
-            552: Case("5.3.4", "The message is above limits.message_size; behind SEND, above 64 KiB."),
+            552: Case(
+                "5.2.2 5.3.4",
+                "The message is above limits.message_size or, behind SEND, above 64 KiB (5.3.4), or the listener is "
+                "for LMTP and the mailbox would be above its quota (5.2.2).",
+            ),
             554: Case(
                 "5.4.6 5.5.0 5.6.0",
                 "The message is looping (5.4.6), its header section is too large (5.6.0), or it holds a bare CR, a "
@@ -301,7 +314,12 @@ PAGES: tuple[Page, ...] = (
         },
         {
             421: CLOSING,
-            450: Case("4.2.1", "The message is for terminals only, and one was gone or too slow.", _TERMINALS),
+            450: Case(
+                "4.2.1 4.2.2",
+                "The message is for terminals only, and one was gone or too slow (4.2.1), or the listener is for LMTP "
+                "and the mailbox would be above its soft quota (4.2.2).",
+                _TERMINALS,
+            ),
             550: Case("5.7.1", "Not given by this server, which does not judge what a message says."),
         },
     ),

@@ -10,8 +10,10 @@ from pillarbox.core.table_page import (
     ARGUMENT,
     CLASSIC,
     CLOSING,
+    CLOSING_HELLO,
     CLOSING_PROBED,
     NO_MAIL,
+    NO_MAIL_HELLO,
     NOT_ENTITLED,
     NOT_OFFERED,
     NOT_ON_ODMR,
@@ -29,18 +31,13 @@ _AUTH = "RFC 4954 section 4"
 _AUTH_CODES = "RFC 4954 section 6"
 _TLS = "RFC 3207 section 4"
 _BDAT = "RFC 3030 section 2"
+_LMTP = "RFC 2033 section 4.1"
 _ETRN = "RFC 1985 section 5.1"
 _ATRN = "RFC 2645 section 5.2.1"
 
 _NO_NAME = Case("5.5.4", "There is no argument, or it is not ASCII.")
 _PARAMETER = Case("5.5.4", "The name is followed by a parameter, such as SMTPUTF8, and none is known.")
 _QUEUE_FAULT = Case("4.3.0", "The queue can't be asked now.")
-
-
-def _not_built(name: str, syntax: str, summary: str, source: str) -> Page:
-    """A command that is known and that this version does not have."""
-    lacking = Case("5.5.1", "Always, where a line can be read: this version does not have the command.")
-    return Page(name, syntax, summary, source, {}, {500: TOO_LONG, 502: lacking, 421: CLOSING, 521: NO_MAIL})
 
 
 PAGES: tuple[Page, ...] = (
@@ -286,7 +283,12 @@ PAGES: tuple[Page, ...] = (
         {
             250: Case("2.0.0", "The chunk is taken; behind the last one, the message is on the disk.", _BDAT),
             421: CLOSING,
-            450: Case("4.2.1", "The message is for terminals only, and one was gone or too slow.", _BDAT),
+            450: Case(
+                "4.2.1 4.2.2",
+                "The message is for terminals only, and one was gone or too slow (4.2.1); or the listener is for LMTP, "
+                "and it would fill the recipient's mailbox above the soft quota (4.2.2).",
+                _BDAT,
+            ),
             451: Case("4.3.0", "The message could not be stored."),
             452: Case("4.3.1", "There is no room on the disk for the message."),
             501: Case(
@@ -303,13 +305,39 @@ PAGES: tuple[Page, ...] = (
                 _BDAT,
             ),
             521: NO_MAIL,
-            552: Case("5.3.4", "The message is above limits.message_size; behind SEND, above 64 KiB.", _BDAT),
+            552: Case(
+                "5.2.2 5.3.4",
+                "The message is above limits.message_size, or behind SEND above 64 KiB (5.3.4); or the listener is for "
+                "LMTP, and it would fill the recipient's mailbox above the quota (5.2.2).",
+                _BDAT,
+            ),
             554: Case(
                 "5.4.6 5.5.1 5.6.0",
                 "Every recipient was refused (5.5.1), the message is looping (5.4.6), or its header section is too "
                 "large or holds a bare CR, a bare LF or a NUL (5.6.0).",
                 _BDAT,
             ),
+        },
+    ),
+    Page(
+        "LHLO",
+        "LHLO domain",
+        "Says who the client is on a listener for LMTP, in place of HELO and EHLO; gives up an open transaction.",
+        _LMTP,
+        {},
+        {
+            250: Case("", "The argument is a domain or an address literal.", _LMTP),
+            421: CLOSING_HELLO,
+            500: Case(
+                "",
+                "The listener is not for LMTP, or the line has more than 512 octets or holds a bare CR, a bare LF or a "
+                "NUL.",
+                _LMTP,
+            ),
+            501: Case("", "There is no argument, or it is neither a domain nor an address literal.", _LMTP),
+            504: Case("", "The argument is an address literal of a type that is not implemented.", _LMTP),
+            521: NO_MAIL_HELLO,
+            550: Case("", "The name is our own configured one, and the client is not in relay.networks.", ORDER),
         },
     ),
     Page(

@@ -49,6 +49,7 @@ _SENDER_DOMAINS = {
 }
 _REFUSALS: Mapping[type[Resolution], Reply] = {
     NoSuchUser: r.NO_SUCH_USER,
+    Relayed: r.RELAY_DENIED,
     NotLocal: r.RELAY_DENIED,
     Disabled: r.MAILBOX_DISABLED,
     Circular: r.BAD_FORWARDING,
@@ -57,6 +58,15 @@ _REFUSALS: Mapping[type[Resolution], Reply] = {
 
 def spool_refusal(fault: SpoolError) -> Reply:
     return r.NO_SPACE if isinstance(fault, SpoolFull) else r.SPOOL_FAULT
+
+
+def refusal_of_quota(user: User, usage: int) -> Reply | None:
+    """What a mailbox that would hold so many octets gets."""
+    if user.quota is not None and usage > user.quota:
+        return r.MAILBOX_FULL
+    if user.soft_quota is not None and usage > user.soft_quota:
+        return r.MAILBOX_NEARLY_FULL
+    return None
 
 
 def _size_limit(service: Service, mode: Mode) -> int:
@@ -97,6 +107,11 @@ def judged_sender(found: SenderDomain) -> Reply | None:
     return _SENDER_DOMAINS.get(found)
 
 
+def is_looping(recipient: Recipient, delivered_to: tuple[str, ...]) -> bool:
+    """RFC 9228 §3: what was forwarded by an address here before is not forwarded by it again."""
+    return recipient.forwarded and str(recipient.original).casefold() in delivered_to
+
+
 class Reception:
     """The transaction, from the accepted sender on."""
 
@@ -130,7 +145,7 @@ class Reception:
             return self._known(recipient, resolution)
         if submission.is_unqualified(self._service, recipient, resolution):
             return self._client.erred(r.UNQUALIFIED)
-        if type(resolution) is Relayed or (type(resolution) is NotLocal and self._client.may_relay):
+        if self._passes_on(resolution):
             return self._elsewhere(recipient)
         if type(resolution) is Moved:
             return self._client.probed(self._moved(resolution.to))
@@ -138,6 +153,10 @@ class Reception:
 
     def _moved(self, to: Mailbox) -> Reply:
         return r.moved(str(to)) if to.is_ascii or self._mail.options.smtputf8 else r.MOVED_UNSAID
+
+    def _passes_on(self, resolution: Resolution) -> bool:
+        """Whether mail for that address, another host's, is taken from this client."""
+        return type(resolution) is Relayed or (type(resolution) is NotLocal and self._client.may_relay)
 
     def _at_home(self, recipient: Mailbox, literal: AddressLiteral) -> Mailbox:
         """Our own IP address stands for this host (RFC 1123 §5.2.17, RFC 5321 §2.3.4): who logs in by that name."""
@@ -183,12 +202,8 @@ class Reception:
     def _with_usage(self, recipient: Mailbox, accepted: Accepted, user: User, usage: int | None) -> Step:
         if usage is None:
             return self._client.probed(r.MAILBOX_UNREADABLE)
-        usage += self._mail.size
-        if user.quota is not None and usage > user.quota:
-            return self._client.probed(r.MAILBOX_FULL)
-        if user.soft_quota is not None and usage > user.soft_quota:
-            return self._client.probed(r.MAILBOX_NEARLY_FULL)
-        return self._add(recipient, accepted)
+        refusal = refusal_of_quota(user, usage + self._mail.size)
+        return self._add(recipient, accepted) if refusal is None else self._client.probed(refusal)
 
     def _add(self, recipient: Mailbox, accepted: Accepted) -> Step:
         recipients = self.recipients
@@ -299,8 +314,8 @@ class Reception:
         if refusal is not None:
             intake.fail(refusal)
         rest = intake.finish(event.octets, bare=event.bare)
-        if intake.fault is None and intake.header is not None and intake.header.delivered_to:
-            self._look_for_a_loop(intake, intake.header.delivered_to)
+        if intake.fault is None:
+            self._sift(intake)
         if (chain := self._client.chains.end_of_data) and intake.fault is None:
             step = consult(chain, self._at_end(intake, rest), partial(self._judged, intake, rest))
             if type(step) is Ask:
@@ -324,10 +339,11 @@ class Reception:
             return self._accept(intake, rest)
         return self._to_terminals(intake, rest)
 
-    def _look_for_a_loop(self, intake: Intake, delivered_to: tuple[str, ...]) -> None:
-        """RFC 9228 §3: what was forwarded by an address here before is not forwarded by it again."""
-        for recipient in self.recipients.values():
-            if recipient.forwarded and str(recipient.original).casefold() in delivered_to:
+    def _sift(self, intake: Intake) -> None:
+        """Whether it is for those recipients, now that it is whole."""
+        if intake.header is not None and intake.header.delivered_to:
+            delivered_to = intake.header.delivered_to
+            if any(is_looping(recipient, delivered_to) for recipient in self.recipients.values()):
                 intake.fail(r.FORWARDING_LOOP)
 
     def _dropped(self, _: None) -> Reply:

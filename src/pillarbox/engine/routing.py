@@ -8,6 +8,7 @@ ever stand for "no such record" (RFC 5321 §5.1, RFC 7505).
 from __future__ import annotations
 
 import re
+import shlex
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,13 @@ MAX_TRIES = 40  # addresses of all of them
 # --- routes
 
 
+class LineEnd(Enum):
+    """How the lines of a message end for a program; the value is the word in the configuration."""
+
+    LF = "lf"
+    CRLF = "crlf"
+
+
 @dataclass(frozen=True, slots=True)
 class Mx:
     """The hosts that the recipient's domain names in DNS."""
@@ -52,6 +60,23 @@ class SmartHost:
     host: str
     port: int = SMTP_PORT
     implicit_tls: bool = False  # smtps: the handshake comes first
+    lmtp: bool = False  # it speaks LMTP (RFC 2033)
+
+
+@dataclass(frozen=True, slots=True)
+class LmtpSocket:
+    """A server on this machine that speaks LMTP on a Unix socket."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """A program on this machine, run once for each recipient. `command` is its argv, with placeholders (command.py)."""
+
+    command: tuple[str, ...] = ()
+    seconds: float = 60.0  # that a run may take
+    line_end: LineEnd = LineEnd.LF
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +94,44 @@ class Turn:
     """Nowhere by ourselves: who owns the domain comes for its mail, by TURN, ATRN or ETRN."""
 
 
-NextHop = Mx | SmartHost | MaildirHop | Discard | Turn
+NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn
 
-_WORDS: dict[str, NextHop] = {"mx": Mx(), "maildir": MaildirHop(), "discard": Discard(), "turn": Turn()}
-SMTPS_PORT = 465
-_SMTP_URL = re.compile(r"(smtps?)://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
-_NOT_BUILT = re.compile(r"lmtp://.*|lmtp:unix:.*|hold")
-_ALLOWED = "mx, smtp://HOST, smtp://HOST:PORT, smtps://HOST, smtps://HOST:PORT, maildir, discard, turn"
+_WORDS: dict[str, NextHop] = {
+    "mx": Mx(),
+    "maildir": MaildirHop(),
+    "pipe": Pipe(),
+    "discard": Discard(),
+    "turn": Turn(),
+}
+PORTS = {"smtp": SMTP_PORT, "smtps": 465, "lmtp": 24}  # lmtp has none of its own; 24 is what other servers take
+_URL = re.compile(r"(smtps?|lmtp)://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
+_SOCKET = re.compile(r"lmtp:unix:([^\0]+)")
+_NOT_BUILT = frozenset(("hold",))
+_ALLOWED = (
+    "mx, smtp://HOST, smtp://HOST:PORT, smtps://HOST, smtps://HOST:PORT, lmtp://HOST:PORT, lmtp:unix:PATH, maildir, "
+    "pipe, discard, turn"
+)
 
 
 def parse_next_hop(source: str) -> NextHop:
     """From what stands in a route. Raises ValueError, whose text names what is allowed."""
     if source in _WORDS:
         return _WORDS[source]
-    if _NOT_BUILT.fullmatch(source):
+    if source in _NOT_BUILT:
         raise ValueError(f"next hop {source!r} is not built yet; allowed are {_ALLOWED}")
-    if not (match := _SMTP_URL.fullmatch(source)):
+    if match := _SOCKET.fullmatch(source):
+        return LmtpSocket(match[1])
+    if not (match := _URL.fullmatch(source)):
         raise ValueError(f"next hop {source!r} is none of {_ALLOWED}")
-    implicit = match[1] == "smtps"
-    port = int(match[4] or (SMTPS_PORT if implicit else SMTP_PORT))
+    scheme = match[1]
+    port = int(match[4] or PORTS[scheme])
     if not 1 <= port <= 65535:
         raise ValueError(f"next hop {source!r} has no port between 1 and 65535")
+    if scheme == "lmtp" and port == SMTP_PORT:
+        raise ValueError(f"next hop {source!r}: LMTP must not be on port 25 (RFC 2033 section 5)")
     try:
-        return SmartHost(_host_text(match[2] or match[3], bracketed=match[2] is not None), port, implicit)
+        host = _host_text(match[2] or match[3], bracketed=match[2] is not None)
+        return SmartHost(host, port, implicit_tls=scheme == "smtps", lmtp=scheme == "lmtp")
     except ValueError as error:
         raise ValueError(f"next hop {source!r} has no valid host ({error}); allowed are {_ALLOWED}") from error
 
@@ -203,20 +243,31 @@ class Router:
 def _lane(route: Route, domain: Host) -> str:
     """Jobs of one lane may share a connection, so all that makes connections differ stands in its name."""
     hop = route.next_hop
-    if isinstance(hop, MaildirHop):
-        return "maildir"
-    if isinstance(hop, Discard):
-        return "discard"
-    if isinstance(hop, Turn):
-        return f"turn:{domain}"
-    if isinstance(hop, Mx):
-        lane = f"mx:{domain}" if hop.port == SMTP_PORT else f"mx:{domain}:{hop.port}"
-    else:
-        scheme = "smtps" if hop.implicit_tls else "smtp"
-        lane = f"{scheme}:[{hop.host}]:{hop.port}" if ":" in hop.host else f"{scheme}:{hop.host}:{hop.port}"
+    match hop:
+        case MaildirHop():
+            return "maildir"
+        case Discard():
+            return "discard"
+        case Turn():
+            return f"turn:{domain}"
+        case Pipe():
+            return f"pipe:{shlex.join(hop.command)};timeout={hop.seconds:g};line_end={hop.line_end.value}"
+        case LmtpSocket():
+            lane = f"lmtp:unix:{hop.path}"
+        case Mx():
+            lane = f"mx:{domain}" if hop.port == SMTP_PORT else f"mx:{domain}:{hop.port}"
+        case SmartHost():
+            host = f"[{hop.host}]" if ":" in hop.host else hop.host
+            lane = f"{_scheme(hop)}:{host}:{hop.port}"
     if route.tls is not TlsPolicy.OPPORTUNISTIC:
         lane += f";tls={route.tls.value}"
     return lane if route.credentials is None else f"{lane};auth={route.credentials}"
+
+
+def _scheme(hop: SmartHost) -> str:
+    if hop.lmtp:
+        return "lmtp"
+    return "smtps" if hop.implicit_tls else "smtp"
 
 
 def verified(lane: str, route: Route, domain: Host) -> tuple[str, Route]:
@@ -252,6 +303,19 @@ class Try:
     ip: IpAddress
     port: int
 
+    def __str__(self) -> str:
+        return f"{self.host} [{self.ip}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TrySocket:
+    """As Try, to a Unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
@@ -262,7 +326,7 @@ class Exhausted:
     permanent: bool
 
 
-Question = AskMx | AskAddresses | Try | Exhausted
+Question = AskMx | AskAddresses | Try | TrySocket | Exhausted
 Shuffle = Callable[[list[MxRecord]], object]
 
 _BAD_DOMAIN = EnhancedCode(5, 1, 2)
@@ -275,9 +339,9 @@ _DNS_FAULT = EnhancedCode(4, 4, 3)
 class MxWalk:
     """Goes through the hosts of a next hop, one question at a time. `notes` tells what was found on the way."""
 
-    def __init__(self, next_hop: Mx | SmartHost, domain: Host, hostname: Domain, shuffle: Shuffle) -> None:
+    def __init__(self, next_hop: Mx | SmartHost | LmtpSocket, domain: Host, hostname: Domain, shuffle: Shuffle) -> None:
         self.notes: list[str] = []
-        self._port = next_hop.port
+        self._port = 0 if isinstance(next_hop, LmtpSocket) else next_hop.port
         self._hostname = hostname.ascii
         self._shuffle = shuffle
         self._hosts: deque[str] = deque()
@@ -289,6 +353,9 @@ class MxWalk:
         self._fault = ""
         self._target = next_hop.host if isinstance(next_hop, SmartHost) else str(domain)
         self._question: Question
+        if isinstance(next_hop, LmtpSocket):
+            self._question = TrySocket(next_hop.path)
+            return
         if isinstance(next_hop, Mx) and isinstance(domain, Domain):
             self._question = AskMx(domain)
             return
@@ -316,9 +383,9 @@ class MxWalk:
 
     def failed(self, text: str) -> None:
         """The last Try came to nothing: no connection, or 4yz as greeting."""
-        if not isinstance(self._question, Try):
+        if not isinstance(self._question, Try | TrySocket):
             raise RuntimeError(f"nothing was tried: {self._question}")
-        self._failure = f"{self._question.host} [{self._question.ip}]: {text}"
+        self._failure = f"{self._question}: {text}"
         self.notes.append(self._failure)
         self._go_on()
 

@@ -22,7 +22,8 @@ from pillarbox.engine.hooks import Chains, Hook, Trail
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
-from pillarbox.smtp.server import Offer
+from pillarbox.smtp.lmtp import LmtpConnection
+from pillarbox.smtp.server import Offer, ServerConnection
 from pillarbox.smtp.states import Verb
 
 IpNetwork = IPv4Network | IPv6Network
@@ -114,6 +115,7 @@ class Service:
     accepts_mail: bool = True
     odmr: bool = False  # on-demand mail relay and nothing else
     submitters: Submitters | None = None  # it is for message submission
+    lmtp: bool = False  # speaks LMTP, and takes mail for local users only
     classic: bool = False  # gives the odd pairs of the classical table, too
     checks_sender_domain: bool = False
     proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
@@ -127,6 +129,7 @@ class Service:
         withheld = {verb for verb, access in self.commands.items() if access is Access.OFF}
         if self.odmr:
             withheld = set(Verb) - _ODMR_ONLY
+        withheld |= {Verb.HELO, Verb.EHLO} if self.lmtp else {Verb.LHLO}
         if self.auth is AuthOffer.OFF:
             withheld.add(Verb.AUTH)
         if self.tls is not TlsMode.STARTTLS:
@@ -159,7 +162,18 @@ class Service:
     @property
     def greeting(self) -> Reply:
         name = str(self.hostname)
-        return r.greeting(name) if self.accepts_mail else r.no_mail_greeting(name)
+        if not self.accepts_mail:
+            return r.no_mail_greeting(name)
+        return r.lmtp_greeting(name) if self.lmtp else r.greeting(name)
+
+    @property
+    def protocol(self) -> str:
+        """The `with` keyword of a Received field, without its marks for TLS and AUTH (RFC 3848)."""
+        return "LMTP" if self.lmtp else "ESMTP"
+
+    def connection(self) -> ServerConnection:
+        """The protocol of a new connection."""
+        return (LmtpConnection if self.lmtp else ServerConnection)(self.hostname, self.offer)
 
     def believes(self, peer: str) -> bool:
         """Whether a PROXY header of that peer is believed."""
@@ -214,8 +228,8 @@ class Client:
     def __init__(
         self, service: Service, peer: str, here: Callable[[], str] = str, *, unread: Callable[[], bool] = bool
     ) -> None:
-        """`peer`: IP address; `here` tells ours on this connection; `unread`: whether more has come from the client
-        than what is being answered."""
+        """`peer`: IP address, "" on a Unix socket; `here` tells ours on this connection; `unread`: whether more has
+        come from the client than what is being answered."""
         self._service = service
         self.peer = peer
         self.here = here
@@ -246,7 +260,7 @@ class Client:
             case AuthOffer.CLEAR:
                 return True
             case AuthOffer.TLS:
-                return self.secure or _is_loopback(self.peer)
+                return self.secure or not self.peer or _is_loopback(self.peer)
 
     @property
     def listener(self) -> str:

@@ -19,6 +19,7 @@ from pillarbox.core.reply import Reply
 from pillarbox.engine import hooks, inquiries, login, turning
 from pillarbox.engine.extensions import is_plain, sender_accepted
 from pillarbox.engine.hooks import Chains, consult, notify
+from pillarbox.engine.lmtp import LmtpReception
 from pillarbox.engine.questions import Accept, Ask, Consult, Drop, Question, SenderDomain, Step
 from pillarbox.engine.reception import Reception, judged_sender, question_of_sender, refusal_of_sender
 from pillarbox.engine.service import Client, Service
@@ -104,7 +105,7 @@ class Session:
         assert then is not None
         self._asked = self._then = None
         step = self._put(then(found))
-        return self._ended(step) if self._ending and type(step) is Reply else step
+        return self._ended(step) if self._ending and isinstance(step, Reply) else step
 
     def _put(self, step: Step) -> Reply | Question | None:
         if type(step) is Ask:
@@ -163,7 +164,7 @@ class Session:
             return refusal
         service, client = self._service, self._client
         client.helo, client.extended = event.name, event.extended
-        protocol = "ESMTP" if event.extended else "SMTP"
+        protocol = service.protocol if event.extended else "SMTP"
         self._hop = Hop(event.name, client.peer, service.hostname.ascii, protocol)
         reply = service.ehlo(client) if event.extended else r.hello(str(service.hostname))
         return self._cleared(reply)
@@ -232,9 +233,11 @@ class Session:
         self._transactions += 1
         client, hop = self._client, self._hop
         if client.secure or client.user is not None or event.options.smtputf8:  # RFC 3848, RFC 6531 §4.3
-            base = "UTF8SMTP" if event.options.smtputf8 else "ESMTP"
+            protocol = self._service.protocol
+            base = f"UTF8{protocol.removeprefix('E')}" if event.options.smtputf8 else protocol
             hop = hop._replace(protocol=base + "S" * client.secure + "A" * (client.user is not None))
-        self._reception = Reception(self._service, self._client, hop, event)
+        reception = LmtpReception if self._service.lmtp else Reception
+        self._reception = reception(self._service, self._client, hop, event)
         return r.SENDER_OK if is_plain(event) else sender_accepted(client, event)
 
     def _rcpt_to(self, event: RcptTo) -> Step:
@@ -252,7 +255,7 @@ class Session:
     def _body_end(self, event: BodyEnd) -> Step:
         assert self._reception is not None
         step = self._reception.end(event)
-        if type(step) is Reply:
+        if isinstance(step, Reply):
             return self._ended(step)
         self._ending = True
         return step
@@ -262,7 +265,7 @@ class Session:
         step = self._reception.chunk_end(event)
         if not event.last:
             return step
-        if type(step) is Reply:
+        if isinstance(step, Reply):
             return self._ended(step)
         self._ending = True
         return step

@@ -180,7 +180,7 @@ class Transaction:
             case Verb.DATA:
                 return self._after_data(reply)
             case Verb.END_OF_DATA | Verb.BDAT:
-                return self._batch(self._outcome(reply))
+                return self._after_end(reply)
             case _:
                 return b""
 
@@ -214,6 +214,14 @@ class Transaction:
             return Body.NONE if self._given else Body.SEND
         return self._batch(self._outcome(reply))
 
+    @property
+    def replies_due(self) -> int:
+        """To the end of the message."""
+        return 1
+
+    def _after_end(self, reply: ReplyReceived) -> Step:
+        return self._batch(self._outcome(reply))
+
     def lost(self, text: str) -> Report:
         """The connection ended, or a deadline passed: what is open is deferred."""
         return self._all(Deferred(text, self.next_hop, _LOST))
@@ -244,13 +252,39 @@ class Transaction:
         return self._next_batch()
 
     def _give(self, outcome: Outcome) -> None:
+        for index in self._open:
+            self._outcomes[index] = outcome
+
+    @property
+    def _open(self) -> list[int]:
+        """The recipients of this transaction that have no outcome, by index of their row."""
         later = {index for batch in self._batches for index in batch}
-        self._outcomes = [each or (None if index in later else outcome) for index, each in enumerate(self._outcomes)]
+        return [index for index, each in enumerate(self._outcomes) if each is None and index not in later]
 
     @property
     def _given(self) -> bool:
         """Whether each recipient of this transaction has its outcome."""
-        return self._outcomes.count(None) == sum(map(len, self._batches))
+        return not self._open
+
+
+class LmtpTransaction(Transaction):
+    """As by SMTP, but that each accepted recipient has a reply of its own to the end of the message (RFC 2033 §4.2)."""
+
+    __slots__ = ()
+
+    @property
+    def replies_due(self) -> int:
+        return len(self._open)
+
+    def _after_data(self, reply: ReplyReceived) -> Step:
+        """A server that says 354 and has accepted nobody is not believed further: no reply would come."""
+        step = super()._after_data(reply)
+        return self._next_batch() if step is Body.NONE else step
+
+    def _after_end(self, reply: ReplyReceived) -> Step:
+        """The replies come in the order of the recipients."""
+        self._outcomes[self._open[0]] = self._outcome(reply)
+        return self._next_batch() if self._given else b""
 
 
 def _status(reply: ReplyReceived) -> EnhancedCode:

@@ -12,14 +12,13 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from pillarbox.core import reply as r
-from pillarbox.core.reply import Reply
+from pillarbox.core.reply import Replies, Reply
 from pillarbox.engine.questions import Accept, Drop, Question, Spill
 from pillarbox.engine.service import TlsMode
 from pillarbox.engine.session import Session
 from pillarbox.net.network import address_of, has_unread, peer_of
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.events import Wait
-from pillarbox.smtp.server import ServerConnection
 from pillarbox.smtp.states import ServerState
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         self._monotonic = listener.clock.monotonic
         self._born = self._last_octet = self._monotonic()
-        self._smtp = ServerConnection(listener.service.hostname, listener.service.offer)
+        self._smtp = listener.service.connection()
         self._session = Session(listener.service, self.peer, self._here, unread=self._unread)
         if self._under_tls:  # it was adopted with its layer
             self._session.secured()
@@ -186,7 +185,7 @@ class Connection(asyncio.Protocol):
         out: list[bytes] = []
         try:
             while True:
-                if type(answer) is Reply:
+                if type(answer) is Reply or type(answer) is Replies:
                     out.append(smtp.send(answer))
                     if len(out) == REPLIES_AT_ONCE:
                         self._transport.write(b"".join(out))

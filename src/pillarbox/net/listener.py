@@ -20,6 +20,7 @@ from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import Spool, SpoolCallback, Timer
 from pillarbox.engine.service import Service
 from pillarbox.net.connection import Connection
+from pillarbox.net.unix import SocketFile
 
 BACKLOG = 4096  # connections the kernel holds until we take them
 
@@ -81,6 +82,7 @@ class Listener:
         self.connections: set[Connection] = set()
         self.census = census
         self._server: asyncio.Server | None = None
+        self._file: SocketFile | None = None
         self._sweep: Timer | None = None
         self._emptied = asyncio.Event()
         self.closing = False
@@ -88,7 +90,9 @@ class Listener:
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound socket."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: self.protocol(self), sock=sock, backlog=BACKLOG)
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        self._file = SocketFile.of(sock)
+        self._server = await create(lambda: self.protocol(self), sock=sock, backlog=BACKLOG)
         self._schedule_sweep()
 
     def adopt(self, transport: asyncio.Transport) -> None:
@@ -134,6 +138,8 @@ class Listener:
     async def drain(self, grace: float) -> None:
         """Take no more connections, send 421 to the idle ones, let transactions end within so many seconds."""
         self.closing = True
+        if self._file is not None:
+            self._file.remove()
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):

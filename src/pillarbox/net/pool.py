@@ -17,7 +17,19 @@ from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
 from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
-from pillarbox.engine.routing import AskAddresses, AskMx, Exhausted, Mx, MxWalk, Shuffle, SmartHost, TlsPolicy, Try
+from pillarbox.engine.routing import (
+    AskAddresses,
+    AskMx,
+    Exhausted,
+    LmtpSocket,
+    Mx,
+    MxWalk,
+    Shuffle,
+    SmartHost,
+    TlsPolicy,
+    Try,
+    TrySocket,
+)
 from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
 from pillarbox.smtp.sasl import Credentials
 
@@ -49,7 +61,7 @@ class SmtpMailer:
 
     def __init__(
         self,
-        next_hop: Mx | SmartHost,
+        next_hop: Mx | SmartHost | LmtpSocket,
         ways: Ways,
         *,
         tls: TlsPolicy = TlsPolicy.OFF,
@@ -57,7 +69,8 @@ class SmtpMailer:
     ) -> None:
         self._next_hop = next_hop
         self._implicit = isinstance(next_hop, SmartHost) and next_hop.implicit_tls
-        self._tls = tls
+        self._lmtp = isinstance(next_hop, LmtpSocket) or (isinstance(next_hop, SmartHost) and next_hop.lmtp)
+        self._tls = TlsPolicy.OFF if isinstance(next_hop, LmtpSocket) else tls
         self._credentials = credentials
         self._ways = ways
         self._free: list[tuple[float, Outgoing]] = []  # with the moment each became free, the latest last
@@ -128,7 +141,7 @@ class SmtpMailer:
                     walk.answer(await resolver.mx(domain))
                 case AskAddresses(host=host):
                     walk.answer(await resolver.addresses(host))
-                case Try() as target:
+                case (Try() | TrySocket()) as target:
                     try:
                         return await self._connect(target)
                     except (OSError, Unusable) as error:
@@ -136,14 +149,14 @@ class SmtpMailer:
                 case Exhausted() as end:
                     return end
 
-    async def _connect(self, target: Try) -> Outgoing:
+    async def _connect(self, target: Try | TrySocket) -> Outgoing:
         """Raises OSError, Unusable."""
         try:
             return await self._connect_with(target, self._protection(self._tls))
         except Unusable as error:
             if not error.tls or self._implicit or self._tls is not TlsPolicy.OPPORTUNISTIC:
                 raise
-            log.info("%s: %s; once more in clear", target.host, error)  # RFC 7435 §3: better than no mail at all
+            log.info("%s: %s; once more in clear", target, error)  # RFC 7435 §3: better than no mail at all
             return await self._connect_with(target, self._protection(TlsPolicy.OFF))
 
     def _protection(self, policy: TlsPolicy) -> Protection:
@@ -153,18 +166,22 @@ class SmtpMailer:
         context = make_context(self._tls) if wanted and make_context is not None else None
         return Protection(policy, self._implicit, context, self._credentials)
 
-    async def _connect_with(self, target: Try, protection: Protection) -> Outgoing:
+    async def _connect_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
         ways = self._ways
-        name = f"{target.host} [{target.ip}]" if target.host != str(target.ip) else f"[{target.ip}]"
         connection = Outgoing(
             str(ways.hostname),
-            name,
+            _named(target),
             deadlines=ways.deadlines,
             clock=ways.clock,
             protection=protection,
-            host=target.host,
+            host=target.host if isinstance(target, Try) else "",
+            lmtp=self._lmtp,
         )
-        await ways.network.connect(lambda: connection, str(target.ip), target.port, seconds=ways.deadlines.connect)
+        network, seconds = ways.network, ways.deadlines.connect
+        if isinstance(target, TrySocket):
+            await network.connect_unix(lambda: connection, target.path, seconds=seconds)
+        else:
+            await network.connect(lambda: connection, str(target.ip), target.port, seconds=seconds)
         self._opening.add(connection)
         self._watch()
         try:
@@ -207,3 +224,10 @@ class SmtpMailer:
             connection.cut()
         if self._sweep is not None:
             self._sweep.cancel()
+
+
+def _named(target: Try | TrySocket) -> str:
+    """As records and notices name it."""
+    if isinstance(target, Try) and target.host == str(target.ip):
+        return f"[{target.ip}]"
+    return str(target)

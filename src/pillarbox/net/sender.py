@@ -21,7 +21,7 @@ from pillarbox.engine.mail import Job, Report
 from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, SpoolError
 from pillarbox.engine.routing import TlsPolicy
-from pillarbox.engine.transaction import Body, Convert, Step, Transaction
+from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, Transaction
 from pillarbox.net.network import is_loopback
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
@@ -81,8 +81,9 @@ class Outgoing(asyncio.Protocol):
         clock: Clock,
         protection: Protection = PLAIN,
         host: str = "",
+        lmtp: bool = False,
     ) -> None:
-        """`host` is the name by which the server is known, for SNI and its certificate."""
+        """`host` is the name by which the server is known, for SNI and its certificate; `lmtp`: it speaks LMTP."""
         self.next_hop = next_hop
         self._protection = protection
         self._host = host
@@ -94,6 +95,8 @@ class Outgoing(asyncio.Protocol):
         self._mails = 0  # transactions at the server
         self._most_mails: int | None = None  # that it takes on one connection (RFC 9422)
         self._hello_name = hello_name
+        self._hello = Verb.LHLO if lmtp else Verb.EHLO
+        self._transaction_type = LmtpTransaction if lmtp else Transaction
         self._deadlines = deadlines
         self._clock = clock
         self._client = ClientConnection()
@@ -116,11 +119,12 @@ class Outgoing(asyncio.Protocol):
             and self._transaction is None
             and (self._most_mails is None or self._mails < self._most_mails)
             and self._client.state in (ClientState.READY, ClientState.ENVELOPE)
+            and self._client.quiet
         )
 
     def run(self, job: Job, body: Text, done: Done) -> None:
         """Carry one job; `done` is called once, after this has returned."""
-        transaction = self._transaction = Transaction(
+        transaction = self._transaction = self._transaction_type(
             job,
             self._client,
             self.next_hop,
@@ -186,7 +190,7 @@ class Outgoing(asyncio.Protocol):
     def _ready(self) -> None:
         """The handshake is done."""
         if not self._protection.implicit:
-            self._write(self._client.send(Verb.EHLO, self._hello_name), self._deadlines.command)
+            self._write(self._client.send(self._hello, self._hello_name), self._deadlines.command)
 
     def _insecure(self, reason: str) -> None:
         self._tls_fault = reason
@@ -230,7 +234,7 @@ class Outgoing(asyncio.Protocol):
     def _open(self, reply: ReplyReceived) -> None:
         """Greeting → EHLO → ready; HELO where EHLO is not known (RFC 5321 §3.2)."""
         if reply.verb is Verb.CONNECT and reply.klass == 2:
-            self._write(self._client.send(Verb.EHLO, self._hello_name), self._deadlines.command)
+            self._write(self._client.send(self._hello, self._hello_name), self._deadlines.command)
         elif reply.verb is Verb.EHLO and reply.klass == 5:
             self._write(self._client.send(Verb.HELO, self._hello_name), self._deadlines.command)
         elif reply.verb is Verb.STARTTLS:
@@ -296,7 +300,8 @@ class Outgoing(asyncio.Protocol):
         elif step:
             self._write(step, self._deadlines.command)
         else:
-            self._await_until(self._deadlines.command)
+            more_to_come = self._client.state is ClientState.END_SENT
+            self._await_until(self._deadlines.end if more_to_come else self._deadlines.command)
 
     async def _survey(self, target: Target) -> None:
         """Read the text through, to know how it can be made fit for the server."""
@@ -320,11 +325,14 @@ class Outgoing(asyncio.Protocol):
         content = transaction.job.message.content
         try:
             if step is Body.NONE:
-                self._write(self._client.end_body(), self._deadlines.end)
+                self._write(self._client.end_body(transaction.replies_due), self._deadlines.end)
                 return
-            announced = self._client.begin_chunk(transaction.size) if step is Body.CHUNK else b""
+            announced = b""
+            if step is Body.CHUNK:
+                announced = self._client.begin_chunk(transaction.size, transaction.replies_due)
             if content is not None and transaction.plan is None:
-                octets = self._client.send_body(transaction.prefix + content) + self._client.end_body()
+                octets = self._client.send_body(transaction.prefix + content)
+                octets += self._client.end_body(transaction.replies_due)
                 self._write(announced + octets, self._deadlines.end)
             else:
                 self._write(announced, self._deadlines.block)
@@ -341,7 +349,7 @@ class Outgoing(asyncio.Protocol):
             async for chunk in self._body(message) if plan is None else converted(self._body, message, plan):
                 self._write(self._client.send_body(chunk), self._deadlines.block)
                 await self._may_write.wait()
-            self._write(self._client.end_body(), self._deadlines.end)
+            self._write(self._client.end_body(transaction.replies_due), self._deadlines.end)
         except UnsafeOctets as error:
             self._unsendable(transaction, str(error))
         except (SpoolError, ProtocolError) as error:
@@ -394,4 +402,4 @@ class Outgoing(asyncio.Protocol):
         self.deadline = self._clock.monotonic() + seconds
 
 
-_OPENING = (Verb.CONNECT, Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH)
+_OPENING = (Verb.CONNECT, Verb.EHLO, Verb.LHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH)

@@ -63,9 +63,10 @@ class ClientConnection:
         """RCPT TO with its parameters, as with MAIL."""
         return self.send(Verb.RCPT, f"TO:{print_path(recipient).decode()}{parameters}")
 
-    def begin_chunk(self, size: int) -> bytes:
-        """The message as one chunk of so many octets (RFC 3030 §2)."""
+    def begin_chunk(self, size: int, replies: int = 1) -> bytes:
+        """The message as one chunk of so many octets (RFC 3030 §2), which gets so many replies."""
         octets = self.send(Verb.BDAT, f"{size} LAST")
+        self._pending.extend((Verb.BDAT,) * (replies - 1))
         self._writer = ChunkWriter(size)
         return octets
 
@@ -92,15 +93,16 @@ class ClientConnection:
             raise LocalProtocolError("no 354 has come")
         return self._writer
 
-    def end_body(self) -> bytes:
-        """The end mark, or nothing behind a chunk. Raises UnsafeOctets, LocalProtocolError."""
+    def end_body(self, replies: int = 1) -> bytes:
+        """The end mark, which gets so many replies: by LMTP one for each accepted recipient (RFC 2033 §4.2); nothing
+        behind a chunk. Raises UnsafeOctets, LocalProtocolError."""
         writer = self._open_writer()
         octets = writer.end()
         self._writer = DataWriter()
         if type(writer) is ChunkWriter:
             return octets
         self.state = ClientState.END_SENT
-        self._pending.append(Verb.END_OF_DATA)
+        self._pending.extend((Verb.END_OF_DATA,) * replies)
         return octets
 
     # --- in
@@ -148,12 +150,13 @@ class ClientConnection:
             raise RemoteProtocolError(f"reply to nothing: {code} {lines[0][:80]}")
         verb = self._pending.popleft()
         klass = code // 100
-        self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
+        if verb is not Verb.END_OF_DATA or not self._pending:  # by LMTP more replies to it are to come
+            self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
         if code == 421:  # RFC 5321 §3.8: the server closes the channel
             self.state = ClientState.CLOSED
         if verb is Verb.STARTTLS and klass == 2:
             self.capabilities = {}  # what was said in clear counts no more, RFC 3207 §4.2
-        if verb is Verb.EHLO and klass == 2:
+        if klass == 2 and verb in (Verb.EHLO, Verb.LHLO):
             self.capabilities = dict(_keyword(line) for line in lines[1:])
             return ReplyReceived(verb, code, None, tuple(lines))
         return ReplyReceived(verb, code, *_split_enhanced(klass, lines))

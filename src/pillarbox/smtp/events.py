@@ -23,7 +23,7 @@ class Wait(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """HELO or EHLO. `name` is the client's, checked for its syntax only."""
+    """HELO, EHLO or LHLO. `name` is the client's, checked for its syntax only."""
 
     name: str
     extended: bool

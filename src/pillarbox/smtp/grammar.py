@@ -65,7 +65,7 @@ def _hello(verb: Verb, argument: bytes) -> ServerEvent:
         return Refused(verb, r.HELO_LITERAL)
     except (AddressError, UnicodeDecodeError):
         return Refused(verb, r.HELO_SYNTAX)
-    return Hello(name, verb is Verb.EHLO)
+    return Hello(name, verb is not Verb.HELO)
 
 
 def _helo(argument: bytes, _: Domain) -> ServerEvent:
@@ -74,6 +74,11 @@ def _helo(argument: bytes, _: Domain) -> ServerEvent:
 
 def _ehlo(argument: bytes, _: Domain) -> ServerEvent:
     return _hello(Verb.EHLO, argument)
+
+
+def _lhlo(argument: bytes, _: Domain) -> ServerEvent:
+    """RFC 2033 §4.1: as EHLO."""
+    return _hello(Verb.LHLO, argument)
 
 
 _SYNTAX = {Verb.MAIL: r.SENDER_SYNTAX, Verb.RCPT: r.RECIPIENT_SYNTAX}
@@ -271,6 +276,7 @@ VERBS: Mapping[bytes, Verb] = {
 PARSERS: Mapping[Verb, Parser] = {
     Verb.HELO: _helo,
     Verb.EHLO: _ehlo,
+    Verb.LHLO: _lhlo,
     Verb.MAIL: _opening(Verb.MAIL, Mode.MAIL),
     Verb.SEND: _opening(Verb.SEND, Mode.SEND),
     Verb.SOML: _opening(Verb.SOML, Mode.SOML),

@@ -47,8 +47,12 @@ _NUL, _LF, _CR = b"\0\n\r"  # as numbers: `in` looks for those without detour
 _LONGEST = max(MAX_LINES.values())
 
 
+_HELLOS = frozenset((Verb.HELO, Verb.EHLO, Verb.LHLO))
+
+
 class Offer:
-    """The commands that a service has; one for all of its connections. Those withheld get 502."""
+    """The commands that a service has; one for all of its connections. Those withheld get 502, but that the greeting of
+    the other protocol, SMTP or LMTP, is no command here: 500 (RFC 2033 §4.1)."""
 
     def __init__(self, withheld: frozenset[Verb] = frozenset()) -> None:
         self.withheld = withheld
@@ -65,14 +69,18 @@ class Offer:
     def has(self, verb: Verb) -> bool:
         return verb in PARSERS and verb not in self.withheld
 
+    def refusal(self, verb: Verb) -> Reply:
+        """What a command gets that is not offered."""
+        return r.UNRECOGNISED if verb in _HELLOS else r.NOT_IMPLEMENTED
 
-_EVERYTHING = Offer()
+
+_EVERYTHING = Offer(frozenset((Verb.LHLO,)))  # of SMTP
 _KNOWN: Mapping[Verb, frozenset[int]] = {verb: KNOWN[verb.value] for verb in Verb}
 _CLOSED, _DATA, _PAUSED, _NEED_DATA = ServerState.CLOSED, ServerState.DATA, Wait.PAUSED, Wait.NEED_DATA
 _CHUNK, _LAST_CHUNK = ServerState.CHUNK, ServerState.LAST_CHUNK
 _BETWEEN_CHUNKS = frozenset((ServerState.RCPT, ServerState.CHUNKS))  # a BDAT may come
 _AUTH, _NO_MAIL, _SWAPPED, _TLS = ServerState.AUTH, ServerState.NO_MAIL, ServerState.SWAPPED, ServerState.TLS
-_WITHOUT_ENHANCED = frozenset((Verb.CONNECT, Verb.HELO, Verb.EHLO))  # RFC 2034 §4
+_WITHOUT_ENHANCED = _HELLOS | {Verb.CONNECT}  # RFC 2034 §4
 
 _OPENING = (Verb.MAIL, Verb.SEND, Verb.SOML, Verb.SAML)
 _OUTSIDE = (Verb.SEND, Verb.SOML, Verb.SAML, Verb.STARTTLS, Verb.AUTH, Verb.TURN, Verb.ATRN, Verb.ETRN)
@@ -203,7 +211,7 @@ class ServerConnection:
         if verb is None:
             return self._refuse(None, r.UNRECOGNISED)
         if not self._offer.has(verb):
-            return self._refuse(verb, r.NOT_IMPLEMENTED)
+            return self._refuse(verb, self._offer.refusal(verb))
         if verb not in SERVER[self.state]:
             return self._refuse(verb, _OUT_OF_PLACE.get((self.state, verb), r.BAD_SEQUENCE))
         return None

@@ -18,6 +18,7 @@ class Verb(Enum):
     CONNECT = "connect"
     HELO = "HELO"
     EHLO = "EHLO"
+    LHLO = "LHLO"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
@@ -87,7 +88,7 @@ _ANYTIME: Mapping[Verb, Mapping[int, ServerState]] = {
     _V.HELP: {},
     _V.QUIT: {2: _S.CLOSED},
 }
-_HELLO: Mapping[Verb, Mapping[int, ServerState]] = {_V.HELO: {2: _S.READY}, _V.EHLO: {2: _S.READY}}
+_HELLO: Mapping[Verb, Mapping[int, ServerState]] = {verb: {2: _S.READY} for verb in (_V.HELO, _V.EHLO, _V.LHLO)}
 _OPENING: Mapping[Verb, Mapping[int, ServerState]] = {
     verb: {2: _S.MAIL} for verb in (_V.MAIL, _V.SEND, _V.SOML, _V.SAML)
 }
@@ -125,13 +126,14 @@ _C = ClientState
 # For the client a row says what may be sent: the state once it was sent, and the state once it was answered.
 CLIENT_SENT: Mapping[ClientState, Mapping[Verb, ClientState]] = {
     _C.CONNECT: {},
-    _C.START: {_V.EHLO: _C.START, _V.HELO: _C.START, _V.QUIT: _C.CLOSED},
+    _C.START: {_V.EHLO: _C.START, _V.HELO: _C.START, _V.LHLO: _C.START, _V.QUIT: _C.CLOSED},
     _C.READY: {
         _V.MAIL: _C.ENVELOPE,
         _V.RSET: _C.READY,
         _V.NOOP: _C.READY,
         _V.QUIT: _C.CLOSED,
         _V.EHLO: _C.START,
+        _V.LHLO: _C.START,
         _V.STARTTLS: _C.READY,
         _V.AUTH: _C.READY,
         _V.TURN: _C.READY,
@@ -153,7 +155,7 @@ CLIENT_SENT: Mapping[ClientState, Mapping[Verb, ClientState]] = {
 }
 CLIENT_ANSWERED: Mapping[ClientState, Mapping[Verb, Mapping[int, ClientState]]] = {
     _C.CONNECT: {_V.CONNECT: {2: _C.START, 4: _C.CLOSED, 5: _C.CLOSED}},
-    _C.START: {_V.EHLO: {2: _C.READY}, _V.HELO: {2: _C.READY}},
+    _C.START: {_V.EHLO: {2: _C.READY}, _V.HELO: {2: _C.READY}, _V.LHLO: {2: _C.READY}},
     _C.READY: {_V.STARTTLS: {2: _C.START}, _V.TURN: {2: _C.SWAPPED}, _V.ATRN: {2: _C.SWAPPED}},
     _C.ENVELOPE: {},
     _C.DATA_SENT: {_V.DATA: {2: _C.ENVELOPE, 3: _C.BODY, 4: _C.ENVELOPE, 5: _C.ENVELOPE}},
