@@ -103,6 +103,7 @@ class Server:
             **(settings or {}),
         }
         self.ports: dict[str, int] = {}
+        self.prefix: Sequence[str] = ()  # what starts it, such as setpriv
         self._process: subprocess.Popen[bytes] | None = None
         self._runs = 0
         self.configure()
@@ -125,7 +126,7 @@ class Server:
 
     def start(self) -> Server:
         self._runs += 1
-        command = [str(PILLARBOX), "serve", "--config", str(self.config)]
+        command = [*self.prefix, str(PILLARBOX), "serve", "--config", str(self.config)]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self._process = subprocess.Popen(command, cwd=self.place, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         try:
@@ -203,7 +204,7 @@ class Server:
     def cli(self, *words: str, text: bytes = b"", status: int = 0) -> str:
         """Run a verb; its standard output, or its standard error where it is to fail."""
         run = subprocess.run(
-            [str(PILLARBOX), *words, "--config", str(self.config)],
+            [*self.prefix, str(PILLARBOX), *words, "--config", str(self.config)],
             cwd=self.place,
             input=text,
             capture_output=True,

@@ -432,6 +432,16 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         '|allowed: "off", "opportunistic", "required", "verified"',
     ),
     ('[[route]]\nmatch = "*"\nnext_hop = "mx"\ncredentials = 5', ":4: route[0].credentials = 5: not a string"),
+    (
+        '[[route]]\nmatch = "*"\nnext_hop = "mx"\ncredentials = "env:MY RELAY"',
+        ':4: route[0].credentials = "env:MY RELAY": not the name of a variable; allowed: a path|or "env:NAME"',
+    ),
+    ("user = 1000", ":1: user = 1000: not a string in quotes; allowed: the name of a user of this system"),
+    (
+        'user = "no-such-user"',
+        ':1: user = "no-such-user": this system has no such user|`useradd --system NAME` makes one',
+    ),
+    ('user = "roott"', ':1: user = "roott": this system has no such user, did you mean "root"?'),
     ("[retry]\nschedule = []", ":2: retry.schedule = []: too few"),
     ('[retry]\nschedule = ["5m", "0s"]', ':2: retry.schedule[1] = "0s": too small'),
     ('[retry]\ngive_up = "5"', ':2: retry.give_up = "5": the unit is missing; allowed: 1s to 1000d'),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 
+from pillarbox.app.config_values import Variable
 from pillarbox.app.secrets import SecretError, read_credentials
 from pillarbox.smtp.sasl import MAX_NAME, Credentials
 
@@ -59,3 +61,23 @@ def test_a_file_that_is_missing_or_a_folder(tmp_path: Path) -> None:
     for path, said in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SecretError, match=f"can't be read: {said}"):
             read_credentials(path)
+
+
+def test_the_environment_holds_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_SECRET", "jürgen\npässwort\n")
+    assert read_credentials(Variable("RELAY_SECRET")) == Credentials("jürgen", "pässwort")
+    monkeypatch.setenv("RELAY_SECRET", "hush hush")
+    with pytest.raises(SecretError) as caught:
+        read_credentials(Variable("RELAY_SECRET"))
+    assert str(caught.value).startswith("env:RELAY_SECRET: must hold a user") and "hush" not in str(caught.value)
+    monkeypatch.delenv("RELAY_SECRET")
+    with pytest.raises(SecretError, match=r"^env:RELAY_SECRET: the environment of the server has no RELAY_SECRET"):
+        read_credentials(Variable("RELAY_SECRET"))
+
+
+def test_no_traceback_of_octets_that_are_no_text_shows_them(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"hush\nhu\xffsh\n")
+    with pytest.raises(SecretError) as caught:
+        read_credentials(file)
+    assert "hush" not in "".join(traceback.format_exception(caught.value)).replace(str(tmp_path), "")

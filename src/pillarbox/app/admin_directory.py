@@ -95,6 +95,8 @@ class DirectoryAdmin:
 
     async def user_add(self, new: NewUser, password: bytes = b"") -> Data:
         """Without a password nobody can log in."""
+        if not new.name.isprintable():
+            raise Refused(f"name {new.name!r}: has a control character, such as a line end", usage=True)
         with refusals():
             user = User(
                 parsed_mailbox(new.address),

@@ -14,6 +14,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -23,9 +24,11 @@ import apsw
 from pillarbox import __version__
 from pillarbox.adapters.directory_sqlite import UPGRADES
 from pillarbox.adapters.dns import DnsResolver
+from pillarbox.adapters.privilege import PrivilegeError, current_user, is_root
 from pillarbox.adapters.spool_schema import VERSION as SPOOL_VERSION
 from pillarbox.adapters.spool_schema import open_reader
 from pillarbox.adapters.tls import CertificateError, CertificateFiles, ServerCertificates
+from pillarbox.app import privilege
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
@@ -81,20 +84,57 @@ def check(path: Path | None) -> Iterator[Finding]:
         return
     yield _ok(f"configuration: {config.source or 'the built-in defaults, for there is no pillarbox.toml here'}")
     data = DataDir(config.data, created=False)
-    yield from _directory(data, config)
-    yield from _databases(data)
+    yield from _identity(config)
+    yield from _at_rest(data, config)
     holder = lock_holder(data.root)
     yield _ok("not running" if holder is None else f"running: pid {holder or 'unknown'} works on {data.root}")
     for listener in config.listeners:
         yield _address(listener, config, running=holder is not None)
         yield from _offers(listener)
     yield from _submission(config.listeners)
-    yield from _certificates(config, data)
-    yield from _credentials(config)
+    with _as_server(config):
+        secrets = [*_certificates(config, data), *_credentials(config)]
+    yield from secrets
     yield from asyncio.run(_dns(config))
 
 
+# --- who it runs as
+
+
+def _identity(config: Config) -> Iterator[Finding]:
+    try:
+        found = [*privilege.problems(config)]
+    except PrivilegeError as error:
+        yield _fail(f"user: {error}", "start it as somebody else, or correct `user`")
+        return
+    for problem in found:
+        yield (_fail if problem.fatal else _warn)(f"user: {problem.what}", problem.mend)
+    if config.user is None and is_root():
+        mend = 'make a user for it, and set user = "NAME"'
+        yield _warn("user: root, who owns this machine, and so does whoever finds a way into the server", mend)
+    elif not found:
+        yield _ok(f"user: {config.user or current_user()}")
+
+
+def _as_server(config: Config) -> AbstractContextManager[None]:
+    """Files are met as the server will meet them."""
+    try:
+        return privilege.as_user(privilege.new_user(config))
+    except PrivilegeError:  # said already
+        return nullcontext()
+
+
 # --- the disk
+
+
+def _at_rest(data: DataDir, config: Config) -> list[Finding]:
+    if privilege.gives_away(config):
+        return [_ok(f"data directory: {data.root} is empty, and will be given to {config.user} at the first start")]
+    with _as_server(config):
+        found = [*_directory(data, config)]
+        if all(finding.level is not Level.FAIL for finding in found):
+            found += _databases(data)
+    return found
 
 
 def _directory(data: DataDir, config: Config) -> Iterator[Finding]:
@@ -106,7 +146,7 @@ def _directory(data: DataDir, config: Config) -> Iterator[Finding]:
         else:
             yield _fail(f"data directory: {root} can't be made", f"make {place} writable, or set `data`")
         return
-    if not root.is_dir() or not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+    if not root.is_dir() or not os.access(root, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         yield _fail(f"data directory: {root} is not a writable directory", "set `data`, or correct its permissions")
         return
     if stat.S_IMODE(root.stat().st_mode) & 0o077:
@@ -181,7 +221,10 @@ def _port(name: str, address: Endpoint, config: Config, *, running: bool) -> Fin
             trial.bind((str(address.ip), address.port))
             trial.listen(1)
     except PermissionError:
-        return _fail(f"{what} needs the right to use a port below 1024", "start with CAP_NET_BIND_SERVICE")
+        return _fail(
+            f"{what} needs the right to use a port below 1024",
+            "start as root with `user`, or with CAP_NET_BIND_SERVICE",
+        )
     except OSError as error:
         if running and _greets_as(address, config.hostname.ascii):
             return _ok(f"{what} is in use by the running server")

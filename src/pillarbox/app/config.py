@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from pillarbox.adapters.privilege import SystemUser
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
 from pillarbox.app.config_delivery import RetryConfig, RouteConfig
@@ -112,6 +113,14 @@ class Config:
     hostname: Domain = field(default_factory=default_hostname, metadata={DOCUMENTED: _HOSTNAME})
     data: Path = keys.one(
         "data", kinds.path(), "data", "The directory that holds all that the server keeps: queue, directory, mailboxes."
+    )
+    user: SystemUser | None = keys.one(
+        "user",
+        kinds.system_user(),
+        None,
+        "Whom the server becomes when it is started as root, once its ports are bound. That user owns `data`, and must "
+        "be able to read this file, the files of [[tls]] and those of `credentials`, which are read again later. "
+        "Default: the server stays who started it.",
     )
     listeners: tuple[ListenerConfig, ...] = keys.tables(
         "listener",

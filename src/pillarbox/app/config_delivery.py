@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
@@ -40,12 +39,12 @@ class RouteConfig:
         "certificate. `required`: by TLS, whatever the certificate, or not at all. `verified`: the certificate must be "
         "good for the host, too. `off`: never.",
     )
-    credentials: Path | None = keys.one(
+    credentials: kinds.SecretSource | None = keys.one(
         "credentials",
-        kinds.path(),
+        kinds.secret(),
         None,
-        "A file with the user and, on the second line, the password for AUTH at the next hop. They are sent under TLS "
-        "and to this machine only.",
+        "A file, or with `env:NAME` a variable of the environment, that holds the user and, on the second line, the "
+        "password for AUTH at the next hop. They are sent under TLS and to this machine only.",
     )
 
     command: tuple[str, ...] = keys.list(

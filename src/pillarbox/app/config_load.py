@@ -101,7 +101,9 @@ def _placed_listener(listener: ListenerConfig, folder: Path) -> ListenerConfig:
 def _placed_route(route: RouteConfig, folder: Path) -> RouteConfig:
     if isinstance(route.next_hop, LmtpSocket):
         route = replace(route, next_hop=LmtpSocket(str(folder / route.next_hop.path)))
-    return route if route.credentials is None else replace(route, credentials=folder / route.credentials)
+    if isinstance(route.credentials, Path):
+        route = replace(route, credentials=folder / route.credentials)
+    return route
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str, path: Path) -> Problem:

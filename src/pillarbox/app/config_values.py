@@ -6,6 +6,7 @@ A Kind turns one TOML value into one typed value, or raises ValueError with the 
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
 import re
@@ -15,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pillarbox.adapters.privilege import SystemUser, find_user, user_names
 from pillarbox.core.address import Domain
 from pillarbox.engine.command import PLACEHOLDERS, check_word
 from pillarbox.engine.limits import PERIODS, Limit
@@ -36,6 +38,8 @@ _RATE = re.compile(r"(\d{1,9})\s*/\s*([smhd])")
 OFF = "off"
 _MODE = re.compile(r"0?[0-7]{3}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_ENVIRONMENT = "env:"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
 
 
@@ -76,6 +80,19 @@ class UnixSocket:
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of the environment."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{_ENVIRONMENT}{self.name}"
+
+
+SecretSource = Path | Variable  # where a secret stands
 
 
 def shown(value: object) -> str:
@@ -231,6 +248,36 @@ def path() -> Kind[Path]:
         return Path(text)
 
     return Kind("a path; a relative one starts at this file's directory", read)
+
+
+def secret() -> Kind[SecretSource]:
+    """Where a secret stands; a file's path is still relative to where the configuration is."""
+    of_path = path()
+
+    def read(value: object) -> SecretSource:
+        text = _string(value)
+        if not text.startswith(_ENVIRONMENT):
+            return of_path.read(value)
+        name = text.removeprefix(_ENVIRONMENT)
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError("not the name of a variable")
+        return Variable(name)
+
+    return Kind(f'{of_path.allowed}; or "env:NAME", a variable of the environment', read)
+
+
+def system_user() -> Kind[SystemUser]:
+    """Looked up at once, so that a slip is found before anything is started."""
+
+    def read(value: object) -> SystemUser:
+        name = _string(value)
+        if (user := find_user(name)) is not None:
+            return user
+        close = difflib.get_close_matches(name, user_names(), n=1)
+        guess = f', did you mean "{close[0]}"?' if close else ""
+        raise ValueError(f"this system has no such user{guess}; `useradd --system NAME` makes one")
+
+    return Kind('the name of a user of this system: "pillarbox"', read)
 
 
 # --- where mail goes

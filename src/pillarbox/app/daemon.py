@@ -14,24 +14,29 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 import uvloop
 
+from pillarbox.adapters import systemd
 from pillarbox.adapters.directory_sqlite import DirectoryError
+from pillarbox.adapters.privilege import PrivilegeError, become, is_root, seal
 from pillarbox.adapters.spool_reader import SqliteSpoolReader
 from pillarbox.adapters.spool_schema import SpoolVersion
 from pillarbox.adapters.tls import CertificateError
 from pillarbox.app import log as logs
+from pillarbox.app import privilege
 from pillarbox.app.admin import Admin
 from pillarbox.app.config import Config
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.control import ControlServer
 from pillarbox.app.datadir import DataDir, DataDirError, DataLock
 from pillarbox.app.house import Data, House, ListenerKey, PortInUse, bind_all, release
+from pillarbox.app.ownership import make_for
 from pillarbox.app.queue_control import DataControl
 from pillarbox.app.secrets import SecretError
 from pillarbox.app.verbs import perform
@@ -49,6 +54,7 @@ CANT_START = (
     DirectoryError,
     SpoolVersion,
     PortInUse,
+    PrivilegeError,
     apsw.Error,
     OSError,
 )
@@ -60,15 +66,35 @@ def serve(config_path: Path | None) -> int:
     try:
         config = load(config_path)
         logs.setup(config.log.format)
-        folder = DataDir.prepare(config.data)
-        with DataLock(folder.root, patience=LOCK_PATIENCE):
+        with ExitStack() as held:
+            folder, sockets = _prepared(config, held)
             _tune()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_Daemon(config_path, config, folder).run())
+                runner.run(_Daemon(config_path, config, folder).run(sockets))
     except CANT_START as error:
         print(f"pillarbox: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _prepared(config: Config, held: ExitStack) -> tuple[DataDir, dict[ListenerKey, socket.socket]]:
+    """The locked data directory and the bound sockets; and root is given up before anything else is read or written."""
+    user = privilege.new_user(config)
+    if user is not None:
+        make_for(config.data, user)
+        privilege.check_reach(user)
+        for problem in privilege.problems(config):
+            log.warning("%s", problem)
+    with privilege.as_user(user):
+        folder = DataDir.prepare(config.data)
+        held.enter_context(DataLock(folder.root, patience=LOCK_PATIENCE))
+    sockets = bind_all(config.listeners, set(), files_as=partial(privilege.as_user, user))
+    if user is not None:
+        become(user)
+    if is_root():
+        log.warning(privilege.AS_ROOT, folder.root)
+    seal()  # last: to change users would make the memory readable again
+    return folder, sockets
 
 
 def _unraisable(fault: Any) -> None:
@@ -101,9 +127,8 @@ class _Daemon:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self, sockets: dict[ListenerKey, socket.socket]) -> None:
         """Raises what CANT_START names."""
-        sockets = bind_all(self._config.listeners, set())
         data = Data(self._config, self._folder)
         house = House(data)
         control = self._control(house)
@@ -111,10 +136,12 @@ class _Daemon:
         self._watch_signals()
         for line in await house.open(sockets):
             _say(line)
+        systemd.notify(systemd.READY)
         self._hint(data)
         try:
             await self._work(house)
         finally:
+            systemd.notify(systemd.STOPPING)
             log.info("draining")
             await control.close()
             await house.close()
@@ -129,7 +156,9 @@ class _Daemon:
             reloading.cancel()
             if self._reload.is_set() and not stopping.done():
                 self._reload.clear()
+                systemd.notify(systemd.reloading())
                 await self._reload_now(house)
+                systemd.notify(systemd.READY)
 
     async def _reload_now(self, house: House) -> None:
         """The new configuration, or the old one when anything is wrong with the new."""
@@ -138,6 +167,10 @@ class _Daemon:
             config = load(self._config_path)
             if config.data != self._config.data:
                 raise DataDirError(f"data can't be changed in a running server (from {self._config.data})")
+            if config.user != self._config.user:
+                raise PrivilegeError(
+                    f"user can't be changed in a running server (from {self._config.user}): restart it"
+                )
             sockets = bind_all(config.listeners, set(house.listeners))
             lines = await house.reload(config, sockets)
         except CANT_START as error:

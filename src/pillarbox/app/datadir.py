@@ -57,7 +57,7 @@ class DataDir:
         except OSError as error:
             kind = DataDirForbidden if isinstance(error, PermissionError) else DataDirError
             raise kind(f"can't make the data directory {root}: {error.strerror}") from error
-        if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        if not os.access(root, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             raise DataDirForbidden(f"the data directory {root} is not writable")
         return cls(root, not directory_db(root).exists())
 

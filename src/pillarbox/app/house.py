@@ -12,6 +12,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -74,6 +75,7 @@ log = logging.getLogger(__name__)
 
 MAILDIR_JOBS = 32  # in flight
 INSTANT_JOBS = 10_000
+FilesAs = Callable[[], AbstractContextManager[None]]
 FORGET_EVERY = 3600.0  # seconds between looks at the history
 
 
@@ -378,15 +380,22 @@ def _printed(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+PRIVILEGED = (
+    "; a port below 1024 needs CAP_NET_BIND_SERVICE, or root at the start: where `user` made the server give root up, "
+    "restart it instead of a reload"
+)
+
+
 class PortInUse(Exception):
     """A listener's address can't be had; the text says which and why."""
 
 
-def bind(listener: ListenerConfig) -> socket.socket:
-    """The listener's socket, bound. Raises PortInUse."""
+def bind(listener: ListenerConfig, files_as: FilesAs = nullcontext) -> socket.socket:
+    """The listener's socket, bound. `files_as`: in it the file of a Unix socket is made. Raises PortInUse."""
     endpoint = listener.address
     if isinstance(endpoint, UnixSocket):
-        return _bind_unix(listener, endpoint)
+        with files_as():
+            return _bind_unix(listener, endpoint)
     family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -397,7 +406,8 @@ def bind(listener: ListenerConfig) -> socket.socket:
         bound.listen(socket.SOMAXCONN)
     except OSError as error:
         bound.close()
-        raise PortInUse(f"listener {listener.name}: can't listen on {endpoint}: {error.strerror}") from error
+        mend = PRIVILEGED if isinstance(error, PermissionError) else ""
+        raise PortInUse(f"listener {listener.name}: can't listen on {endpoint}: {error.strerror}{mend}") from error
     bound.setblocking(False)
     return bound
 
@@ -411,13 +421,15 @@ def _bind_unix(listener: ListenerConfig, address: UnixSocket) -> socket.socket:
     return bound
 
 
-def bind_all(listeners: tuple[ListenerConfig, ...], but: set[ListenerKey]) -> dict[ListenerKey, socket.socket]:
+def bind_all(
+    listeners: tuple[ListenerConfig, ...], but: set[ListenerKey], *, files_as: FilesAs = nullcontext
+) -> dict[ListenerKey, socket.socket]:
     """The sockets of all listeners that are not open yet; of all of them or of none. Raises PortInUse."""
     sockets: dict[ListenerKey, socket.socket] = {}
     try:
         for listener in listeners:
             if key(listener) not in but:
-                sockets[key(listener)] = bind(listener)
+                sockets[key(listener)] = bind(listener, files_as)
     except PortInUse:
         release(sockets)
         raise

@@ -5,6 +5,7 @@ The server's side first, then the client's. An event that needs a reply gets exa
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -201,6 +202,9 @@ ServerEvent = (
 )
 
 
+_ENCODED = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyReceived:
     """A reply of the server, and the command it answers. Only the first digit of `code` is to be relied on."""
@@ -216,7 +220,10 @@ class ReplyReceived:
 
     def __str__(self) -> str:
         prefix = f"{self.enhanced} " if self.enhanced is not None else ""
-        return f"{self.code} {prefix}{' / '.join(self.lines)}"
+        text = " / ".join(self.lines)
+        if self.verb is Verb.AUTH:  # some servers repeat what they were told, and this goes to logs and records
+            text = _ENCODED.sub("[hidden]", text)
+        return f"{self.code} {prefix}{text}"
 
 
 class ProtocolError(Exception):

@@ -44,6 +44,7 @@ def _at_rest(config: Config, verb: str, args: Mapping[str, Any], body: bytes) ->
     """Raises Refused, _Locked."""
     from pillarbox.app.daemon import CANT_START, offline_admin
     from pillarbox.app.datadir import DataLocked
+    from pillarbox.app.privilege import become_for_data
     from pillarbox.app.verbs import perform
 
     async def work() -> object:
@@ -51,6 +52,7 @@ def _at_rest(config: Config, verb: str, args: Mapping[str, Any], body: bytes) ->
             return await perform(admin, verb, args, body)
 
     try:
+        become_for_data(config)
         return asyncio.run(work())
     except DataLocked as error:
         raise _Locked(str(error)) from error

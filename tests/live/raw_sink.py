@@ -1,0 +1,170 @@
+"""A next hop that keeps every octet: what it was sent on each connection, and the messages that RFC 5321 finds in that.
+
+It believes nothing and mends nothing. A script may replace what it says to a verb, octets for octets.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from tests.live.sequences import BARE, END
+from tests.live.support import HOST
+
+_ADDRESS = re.compile(rb"<([^>]*)>")
+OFFERED = b"250-sink.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+SAYS: Mapping[bytes, bytes] = {
+    b"EHLO": OFFERED,
+    b"DATA": b"354 go on\r\n",
+    b"QUIT": b"221 bye\r\n",
+}
+TAKEN = b"250 2.0.0 ok\r\n"
+
+
+@dataclass(slots=True)
+class Letter:
+    """One message: its envelope, and its text as it came: with stuffed dots, or in chunks."""
+
+    sender: bytes
+    recipients: list[bytes]
+    stuffed: bytes = b""
+    chunks: bytes = b""
+
+    @property
+    def text(self) -> bytes:
+        return self.chunks or re.sub(rb"(\A|\r\n)\.", rb"\1", self.stuffed)
+
+
+@dataclass(slots=True)
+class Connection:
+    """`octets`: all that came but for the octets of chunks, which may be anything (RFC 3030)."""
+
+    octets: bytearray = field(default_factory=bytearray)
+    letters: list[Letter] = field(default_factory=list)
+
+
+class RawSink:
+    """Listens inside the `with` block."""
+
+    def __init__(self, says: Mapping[bytes, bytes] | None = None) -> None:
+        self.says = {**SAYS, **(says or {})}
+        self.connections: list[Connection] = []
+        self._listening = socket.create_server((HOST, 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._open: set[socket.socket] = set()
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> RawSink:
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each in (self._listening, *self._open):
+            with suppress(OSError):  # ENOTCONN: the peer has gone
+                each.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+    @property
+    def letters(self) -> list[Letter]:
+        return [letter for connection in self.connections for letter in connection.letters]
+
+    @property
+    def bare(self) -> list[bytes]:
+        """Wherever something came that no SMTP client may send: its neighbourhood."""
+        found = ((bytes(each.octets), match) for each in self.connections for match in BARE.finditer(each.octets))
+        return [octets[max(match.start() - 20, 0) : match.end() + 20] for octets, match in found]
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = self._listening.accept()
+                connection = Connection()
+                self.connections.append(connection)
+                self._open.add(accepted)
+                thread = threading.Thread(target=self._serve, args=(accepted, connection))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, accepted: socket.socket, connection: Connection) -> None:
+        with suppress(OSError), accepted:
+            _Dialog(accepted, connection, self.says).run()
+        self._open.discard(accepted)
+
+
+class _Dialog:
+    def __init__(self, accepted: socket.socket, connection: Connection, says: Mapping[bytes, bytes]) -> None:
+        self._socket = accepted
+        self._connection = connection
+        self._says = says
+        self._held = b""
+        self._letter = Letter(b"", [])
+
+    def run(self) -> None:
+        self._socket.sendall(self._says.get(b"", b"220 sink.example ESMTP\r\n"))
+        while (line := self._until(b"\r\n")) is not None:
+            verb = line[:4].upper()
+            self._note(verb, line)
+            if verb == b"BDAT":
+                if not self._take_chunk(line):
+                    return
+                continue
+            answer = self._says.get(verb, TAKEN)
+            self._socket.sendall(answer)
+            if verb == b"DATA" and answer.startswith(b"3"):
+                if not self._take():
+                    return
+            elif verb == b"QUIT":
+                return
+
+    def _note(self, verb: bytes, line: bytes) -> None:
+        match = _ADDRESS.search(line)
+        if verb == b"MAIL" and match:
+            self._letter = Letter(match[1], [])
+        elif verb == b"RCPT" and match:
+            self._letter.recipients.append(match[1])
+
+    def _take(self) -> bool:
+        self._held = b"\r\n" + self._held  # that of DATA
+        if (text := self._until(END)) is None:
+            return False
+        self._letter.stuffed = (text + b"\r\n").removeprefix(b"\r\n")
+        self._connection.letters.append(self._letter)
+        self._socket.sendall(self._says.get(b".", TAKEN))
+        return True
+
+    def _take_chunk(self, line: bytes) -> bool:
+        words = line.split()
+        size, last = int(words[1]), words[2:] == [b"LAST"]
+        while len(self._held) < size:
+            if not (octets := self._socket.recv(65536)):
+                return False
+            self._connection.octets += octets
+            self._held += octets
+        chunk, self._held = self._held[:size], self._held[size:]
+        received = self._connection.octets
+        del received[len(received) - len(self._held) - size : len(received) - len(self._held)]
+        self._letter.chunks += chunk
+        if last:
+            self._connection.letters.append(self._letter)
+        self._socket.sendall(TAKEN)
+        return True
+
+    def _until(self, end: bytes) -> bytes | None:
+        """What stands before the mark; None at the end of the connection."""
+        while end not in self._held:
+            if not (octets := self._socket.recv(65536)):
+                return None
+            self._connection.octets += octets
+            self._held += octets
+        found, _, self._held = self._held.partition(end)
+        return found
