@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import pbkdf2_hmac
 from typing import Any
 
 from pillarbox.core.address import Domain, Mailbox
@@ -27,6 +28,7 @@ from pillarbox.engine.ports import (
     NoSuchUser,
     NotLocal,
     Resolution,
+    ScramAccount,
     Spool,
     SpoolBroken,
     SpoolCallback,
@@ -43,6 +45,7 @@ from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.sim.presence import ImaginedPresence
+from pillarbox.smtp.scram import keys_of
 
 HOSTNAME = Domain.parse("mx.example.test")
 NOW = 1_700_000_000.0
@@ -83,6 +86,12 @@ class Nobody:
     def login(self, name: str) -> User | None:
         return None
 
+    def all_have_keys(self) -> bool:
+        return True
+
+    def login_names(self, name: str) -> tuple[str, ...]:
+        return (name,)
+
     def verify(self, name: str) -> Verification:
         return NoSuchUser()
 
@@ -100,6 +109,28 @@ class Porter:
         if self.bug is not None:
             raise self.bug
         return self.users.get((name, password))
+
+    def scram(self, name: str) -> ScramAccount:
+        """Keys of the first password that the name has here, made with few iterations."""
+        found = next(((known[1], user) for known, user in self.users.items() if known[0] == name), None)
+        salt, iterations = b"salt of " + name.encode(), 4096
+        salted = pbkdf2_hmac("sha256", (found[0] if found else "nobody's").encode(), salt, iterations)
+        return ScramAccount(keys_of(salted, salt, iterations), "server", found[1] if found else None)
+
+
+class FixedChannel:
+    """Meets sasl.Channel: bindings by their kind, and for whom the client's certificate is."""
+
+    def __init__(self, bindings: Mapping[str, bytes] | None = None, subject: str | None = None) -> None:
+        self._bindings = dict(bindings or {})
+        self._subject = subject
+
+    def binding(self, kind: str) -> bytes | None:
+        return self._bindings.get(kind)
+
+    @property
+    def subject(self) -> str | None:
+        return self._subject
 
 
 class Scales:
@@ -359,6 +390,8 @@ def make_service(**changes: Any) -> Service:
         "ids": IdSource(clock),
         "presence": ImaginedPresence(),
         "terminal_rate": Rate(1000),
+        "auth_rate": Rate(1000),
+        "auth_failures": 1000,
         "transactions": 10_000,
         "probes": 10_000,
         "spool_fault": lambda octets: None,

@@ -7,7 +7,7 @@ unknown may lie apart by no more than that, with a floor of a few microseconds o
 from __future__ import annotations
 
 import random
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from statistics import median
 from time import perf_counter
@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     many = 1_000_000
     settings = {
         "listener": [{"name": "mx", "address": f"{HOST}:0"}],
-        "limits": {"probes": many, "errors": many},
+        "limits": {"probes": many, "errors": many, "auth_failures": many, "session_auth_failures": many},
     }
     with Server(tmp_path_factory.mktemp("leak"), settings=settings) as started:
         started.local(*(f"user{number}@{DOMAIN}" for number in range(50)))
@@ -59,6 +59,11 @@ def alike(server: Server, known: Callable[[int], str], unknown: Callable[[int], 
                 found[kind].append(seconds)
                 replies.add(reply)
     assert len(replies) == 1, replies
+    apart_within_the_noise(found)
+    return replies.pop()
+
+
+def apart_within_the_noise(found: dict[str, list[float]]) -> None:
     medians = {kind: median(seconds) for kind, seconds in found.items()}
     noise = max(
         abs(medians["known"] - medians["known again"]),
@@ -68,7 +73,6 @@ def alike(server: Server, known: Callable[[int], str], unknown: Callable[[int], 
     apart = abs(median(found["known"] + found["known again"]) - median(found["unknown"] + found["unknown again"]))
     print({kind: f"{value * 1e6:.1f} us" for kind, value in medians.items()}, f"apart {apart * 1e6:.2f} us")  # noqa: T201
     assert apart <= _NOISE_FACTOR * noise, medians
-    return replies.pop()
 
 
 @pytest.mark.parametrize("verb", ["VRFY", "EXPN"])
@@ -89,6 +93,51 @@ def test_passwords(server: Server, other: str, times: int) -> None:
         server, lambda number: plain(KNOWN, f"wrong {number}"), lambda number: plain(other, f"wrong {number}"), times
     )
     assert reply.startswith("535 5.7.8")
+
+
+def first(name: str) -> str:
+    return "AUTH SCRAM-SHA-256 " + b64encode(f"n,,n={name},r=chance".encode()).decode()
+
+
+def proved(client: Client, name: str) -> tuple[float, str, str]:
+    """How long a login by SCRAM with a wrong proof takes, its challenge without what is chance, and its end."""
+    begun = perf_counter()
+    challenge = b64decode(client.say(first(name)).split()[1]).decode()
+    nonce, salt, iterations = challenge.split(",")
+    proof = b64encode(bytes(32)).decode()
+    reply = client.say(b64encode(f"c=biws,{nonce},p={proof}".encode()))
+    return perf_counter() - begun, f"{len(nonce)} {len(salt)} {iterations}", reply
+
+
+@pytest.mark.parametrize("times", [200, pytest.param(TIMES, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("other", [UNKNOWN, "nobody", f"off@{DOMAIN}", f"bare@{DOMAIN}"])
+def test_scram(server: Server, other: str, times: int) -> None:
+    """Not by the time, the text or the challenge can somebody be told from nobody."""
+    kinds = {"known": KNOWN, "unknown": other, "known again": KNOWN, "unknown again": other}
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    said = set()
+    rng = random.Random(1)
+    with Client(server.port) as client:
+        for _ in range(times):
+            for kind in rng.sample(list(kinds), len(kinds)):
+                seconds, challenge, reply = proved(client, kinds[kind])
+                found[kind].append(seconds)
+                said.add((challenge, reply))
+    assert len(said) == 1 and said.pop()[1].startswith("535 5.7.8")
+    apart_within_the_noise(found)
+
+
+def test_a_salt_stays_what_it_is(server: Server) -> None:
+    """One that changed would be nobody's."""
+
+    def salt(name: str) -> str:
+        with Client(server.port) as client:
+            return b64decode(client.say(first(name)).split()[1]).decode().split(",")[1]
+
+    for local in ("alice", "nobody", "bare"):
+        names = (local, local.upper(), f"{local}@{DOMAIN}", f"{local.title()}@{DOMAIN.upper()}")
+        assert len({salt(name) for name in names}) == 1, local
+    assert len({salt(name) for name in ("alice", "nobody", "bare", "off")}) == 4
 
 
 def test_who_is_disabled_is_told_no_more_by_the_right_password(server: Server) -> None:

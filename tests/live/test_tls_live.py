@@ -108,7 +108,7 @@ def test_s_client_finds_what_is_refused(server: Server) -> None:
             check=False,
         )
         said = run.stdout + run.stderr
-        assert (b"250 AUTH PLAIN" in said or b"221 " in said) is taken, (version, said)
+        assert (b"250 AUTH " in said or b"221 " in said) is taken, (version, said)
 
 
 def test_octets_behind_starttls_close_the_connection(server: Server) -> None:

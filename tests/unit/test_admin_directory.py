@@ -43,7 +43,7 @@ class Office:
         return self.live.resolve(Mailbox.parse(address))
 
     def logs_in(self, name: str, password: str) -> bool:
-        accounts = Argon2Accounts(self.live)
+        accounts = Argon2Accounts(self.live, secret=b"secret")
         try:
             return self.do(accounts.check(name, password)) is not None
         finally:
@@ -390,7 +390,7 @@ def test_a_password_from_standard_input(
 def _lets_in(here: Path, password: str) -> bool:
     async def check() -> bool:
         store = DirectoryStore(here / "data" / "directory.db")
-        accounts = Argon2Accounts(store.snapshot(None))
+        accounts = Argon2Accounts(store.snapshot(None), secret=b"secret")
         try:
             return await accounts.check("me", password) is not None
         finally:

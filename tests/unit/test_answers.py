@@ -14,8 +14,10 @@ from pillarbox.engine.answers import Answers
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.ports import AccountsFault, DnsFault, NoDomain, NoRecords, SpoolBroken, User
 from pillarbox.engine.questions import (
+    AskKeys,
     AskSenderDomain,
     AskStatus,
+    AskToken,
     AskUsage,
     AskWaiting,
     Login,
@@ -30,7 +32,7 @@ from pillarbox.engine.routing import Route, SmartHost
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
 from pillarbox.sim.presence import ImaginedPresence
-from pillarbox.smtp.sasl import Credentials
+from pillarbox.smtp.sasl import BearerToken, Credentials
 from tests.making import MemorySpool, Nobody, Porter, Scales, box, make_answers, make_message, make_queue, turns
 
 ALICE, BOB, CAROL = map(box, ("alice@example.test", "bob@example.test", "carol@example.test"))
@@ -50,6 +52,32 @@ def test_login() -> None:
     assert ask(answers, Login(Credentials("alice", "secret"))) == User(ALICE)
     assert ask(answers, Login(Credentials("alice", "Secret"))) is None
     assert porter.asked == [("alice", "secret"), ("alice", "Secret")]
+
+
+def test_keys() -> None:
+    porter = Porter({("alice", "secret"): User(ALICE)})
+    answers = make_answers(accounts=porter)
+    assert ask(answers, AskKeys("alice")) == porter.scram("alice")
+    assert ask(answers, AskKeys("nobody")).user is None
+
+
+class Clerk:
+    """Meets the port Tokens: knows one, and one that can't be checked."""
+
+    async def subject(self, token: str) -> str | None:
+        if token == "later":
+            raise AccountsFault("no answer")
+        return "alice@example.test" if token == "good" else None
+
+
+def test_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    answers = make_answers()
+    assert ask(answers, AskToken(BearerToken("good"))) is None, "none are taken"
+    answers.tokens = Clerk()
+    assert ask(answers, AskToken(BearerToken("good"))) == "alice@example.test"
+    assert ask(answers, AskToken(BearerToken("bad"))) is None
+    assert isinstance(ask(answers, AskToken(BearerToken("later"))), AccountsFault)
+    assert "no answer" in caplog.text
 
 
 def test_a_login_that_can_not_be_checked_now(caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ from pillarbox.smtp.events import (
     Wait,
 )
 from pillarbox.smtp.framing import UnsafeOctets
-from pillarbox.smtp.sasl import Credentials
+from pillarbox.smtp.sasl import Credentials, plain
 from pillarbox.smtp.server import ServerConnection
 from pillarbox.smtp.states import CLIENT_SENT, ClientState, Verb
 
@@ -282,9 +282,11 @@ def test_helo_where_ehlo_is_not_known() -> None:
         (ready().send(Verb.TURN), b"TURN\r\n"),
         (ready().send(Verb.ATRN, "a.test,b.test"), b"ATRN a.test,b.test\r\n"),
         (ready().send(Verb.ETRN, "a.test"), b"ETRN a.test\r\n"),
-        (ready().auth_plain(Credentials("tim", "tanstaaftanstaaf")), b"AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm\r\n"),
+        (ready().auth("PLAIN", plain(Credentials("tim", "secret"))), b"AUTH PLAIN AHRpbQBzZWNyZXQ=\r\n"),
+        (ready().auth("SCRAM-SHA-256", None), b"AUTH SCRAM-SHA-256\r\n"),
+        (ready().auth("EXTERNAL", b""), b"AUTH EXTERNAL =\r\n"),
         (
-            ready().auth_plain(Credentials("\u00fc" * 60, "p" * 255)),  # one line, however long
+            ready().auth("PLAIN", plain(Credentials("\u00fc" * 60, "p" * 255))),  # one line, however long
             b"AUTH PLAIN " + b64encode(b"\0" + b"\xc3\xbc" * 60 + b"\0" + b"p" * 255) + b"\r\n",
         ),
     ],
@@ -513,7 +515,7 @@ def test_client_and_server_until_the_roles_change(piece: int) -> None:
     wire = Wire(piece)
     client = wire.client
     wire.carry(client.send(Verb.EHLO, "client.example"))
-    wire.carry(client.auth_plain(CREDENTIALS))
+    wire.carry(client.auth("PLAIN", plain(CREDENTIALS)))
     wire.carry(client.send(Verb.ETRN, "a.test"))
     wire.carry(client.send(Verb.TURN))
     octets = b"\0" + CREDENTIALS.name.encode() + b"\0" + CREDENTIALS.password.encode()

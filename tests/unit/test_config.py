@@ -12,6 +12,7 @@ from pillarbox.app.config import Config, LogFormat, TlsConfig, default_hostname
 from pillarbox.app.config_listener import CommandsConfig, Compat, Service
 from pillarbox.app.config_load import ConfigError, load, parse
 from pillarbox.app.config_locate import locate
+from pillarbox.app.config_oauth import OAuthConfig
 from pillarbox.app.config_values import Endpoint, UnixSocket
 from pillarbox.core.address import Domain
 from pillarbox.engine.hooks_limits import Limits
@@ -129,6 +130,15 @@ transactions = 50
 probes = 7
 terminal_messages = 2
 disk_reserve = "1M"
+auth_failures = 9
+session_auth_failures = 3
+
+[oauth]
+issuer = "https://id.example/realm/"
+audience = "mail.example.test"
+introspection = "https://id.example/introspect"
+credentials = "oauth.secret"
+user_claim = "sub"
 
 [log]
 format = "json"
@@ -171,6 +181,16 @@ def test_every_key_is_read() -> None:
     assert config.retry.policy() == RetrySchedule((300.0, 900.0, 3600.0), 432000.0, 7200.0)
     assert (config.limits.message_size, config.limits.idle, config.limits.drain) == (26214400, 300.0, 0.0)
     assert config.limits.connections_per_next_hop == 3
+    assert (config.limits.auth_failures, config.limits.session_auth_failures) == (9, 3)
+    assert config.oauth == OAuthConfig(
+        "https://id.example/realm/",
+        "mail.example.test",
+        None,
+        "https://id.example/introspect",
+        Path("/etc/pillarbox/oauth.secret"),
+        "sub",
+    )
+    assert config.oauth.discovery == "https://id.example/realm/.well-known/openid-configuration"
     assert (config.limits.session_time, config.limits.transactions, config.limits.probes) == (600.0, 50, 7)
     assert (config.limits.terminal_messages, config.limits.disk_reserve) == (2, 1024 * 1024)
     assert config.limits.in_front() == Limits(
@@ -482,6 +502,28 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
     ("[limits]\nnetwork_ipv6 = 0", ":2: limits.network_ipv6 = 0: too small; allowed: a whole number from 1 to 128"),
     ('[limits]\nmessage_rate = "30/m"', ":2: limits.message_rate: unknown key"),
     ('[limits]\ndisk_reserve = "3G"', ':2: limits.disk_reserve = "3G": too large'),
+    ("[limits]\nauth_failures = 0", ":2: limits.auth_failures = 0: too small"),
+    ('[oauth]\naudience = "x"', ":1: oauth: issuer is missing"),
+    ('[oauth]\nissuer = "https://id.example"', ":1: oauth: audience is missing"),
+    ('[oauth]\nissuer = "https://id.example"\naudience = "x"', ":1: oauth: give one of jwks and introspection"),
+    (
+        '[oauth]\nissuer = "https://a.b"\naudience = "x"\njwks = "https://a.b"\nintrospection = "https://a.b"',
+        ":1: oauth: give one of jwks and introspection",
+    ),
+    (
+        '[oauth]\nissuer = "https://a.b"\naudience = "x"\nintrospection = "https://a.b"',
+        ":1: oauth: introspection and credentials belong together",
+    ),
+    (
+        '[oauth]\nissuer = "https://a.b"\naudience = "x"\njwks = "https://a.b"\ncredentials = "f"',
+        ":1: oauth: introspection and credentials belong together",
+    ),
+    ('[oauth]\njwks = "http://id.example/k"', ":2: oauth.jwks|in clear could let anybody in|on this machine only"),
+    ('[oauth]\njwks = "ftp://id.example/k"', ":2: oauth.jwks|not a URL of HTTP"),
+    ('[oauth]\njwks = "https://u:p@id.example/k"', ":2: oauth.jwks|not a URL of HTTP"),
+    ('[oauth]\njwks = "https:///k"', ":2: oauth.jwks|not a URL of HTTP"),
+    ('[oauth]\njwks = "https://id.example/a b"', ":2: oauth.jwks|not a URL"),
+    ('[oauth]\nuser_claim = ""', ':2: oauth.user_claim = "": empty'),
     ('[log]\nformat = "jsn"', ':2: log.format = "jsn": no such value, did you mean "json"?'),
     ('[dns]\nservers = ["ns.example.org"]', ":2: dns.servers[0]|not an IP address"),
     ('[dns]\nservers = ["127.0.0.1:0"]', ":2: dns.servers[0]|port 0"),

@@ -28,6 +28,7 @@ from pillarbox.engine.ports import (
     User,
     Verified,
 )
+from pillarbox.smtp.scram import ScramKeys
 
 D = Domain.parse("example.test")
 D2 = Domain.parse("second.test")
@@ -35,6 +36,7 @@ ALICE = Mailbox.parse("Alice@example.test")
 BOB = Mailbox.parse("bob@second.test")
 FAR = Mailbox.parse("carol@far.example")
 RELAY, KEPT = Domain("relay.test"), Domain("kept.test")
+KEYS = ScramKeys(b"salt of alice", 10_000, b"stored" * 5, b"server" * 5)
 SALES, TEAM = Mailbox.parse("sales@example.test"), Mailbox.parse("Team@example.test")
 
 
@@ -53,7 +55,18 @@ def test_what_was_added_is_there_after_a_restart(tmp_path: Path) -> None:
     first.add_domain(D)
     first.add_domain(RELAY, relay=True)
     first.add_domain(KEPT, relay=True)
-    alice = User(ALICE, "Alice Liddell", "$argon2id$x", 1000, 900, enabled=False, operator=True, owns=(KEPT, RELAY))
+    alice = User(
+        ALICE,
+        "Alice Liddell",
+        "$argon2id$x",
+        1000,
+        900,
+        enabled=False,
+        operator=True,
+        owns=(KEPT, RELAY),
+        scram=KEYS,
+        created_at=1.7e9,
+    )
     first.add_user(alice)
     first.add_user(User(BOB))
     first.add_alias(Mailbox.parse('"the sales"@example.test'), (FAR, ALICE, FAR))
@@ -288,7 +301,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with apsw.Connection(str(path)) as db:
         db.pragma("user_version", 99)
     db.close()
-    with pytest.raises(DirectoryVersion, match="has schema version 99, this Pillarbox knows 2: use a newer one"):
+    with pytest.raises(DirectoryVersion, match="has schema version 99, this Pillarbox knows 3: use a newer one"):
         DirectoryStore(path)
 
 
@@ -323,6 +336,41 @@ def test_an_older_schema_is_upgraded_and_a_copy_kept(tmp_path: Path, caplog: pyt
     db.close()
     DirectoryStore(path).close()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["directory.db", "directory.db.v1"]
+
+
+def test_users_from_before_version_3_have_no_keys_and_no_birthday(tmp_path: Path) -> None:
+    path = tmp_path / "directory.db"
+    with apsw.Connection(str(path)) as db:
+        db.execute(UPGRADES[0] + UPGRADES[1])
+        db.execute("""
+            INSERT INTO domain (name) VALUES ('example.test');
+            INSERT INTO user (key, address, domain, full_name, password)
+                VALUES ('alice@example.test', 'Alice@example.test', 'example.test', '', '$argon2id$x');
+        """)
+        db.pragma("user_version", 2)
+    db.close()
+    store = DirectoryStore(path)
+    assert (tmp_path / "directory.db.v2").exists()
+    assert store.users() == (User(ALICE, password="$argon2id$x"),)
+    live = LiveDirectory(store, None)
+    assert not live.all_have_keys()
+    store.set_password(ALICE, "$argon2id$y", KEYS)
+    live.reload()
+    assert live.all_have_keys()
+    assert store.user(ALICE) == User(ALICE, password="$argon2id$y", scram=KEYS)
+    store.set_password(ALICE, None)
+    assert store.user(ALICE) == User(ALICE)
+    store.close()
+
+
+def test_a_secret_is_made_once(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "directory.db")
+    made, other = store.secret("logins"), store.secret("another")
+    assert len(made) == 32 and made != other
+    store.close()
+    again = DirectoryStore(tmp_path / "directory.db")
+    assert again.secret("logins") == made
+    again.close()
 
 
 def test_a_copy_replaces_no_other(tmp_path: Path) -> None:

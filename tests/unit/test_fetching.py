@@ -153,7 +153,7 @@ def test_a_password_goes_nowhere_in_clear_text_but_to_this_machine(host: str, mo
 
     async def main(here: Desk) -> None:
         refused = await here.refused(fetch("turn", host))
-        assert "the password would cross the network in clear: the host offers no TLS" in str(refused)
+        assert "the password would cross the network in clear: the server offers no TLS" in str(refused)
         (talked,) = here.server.conversations
         await talked.gone.wait()
         assert [command[:4] for command in talked.commands] == ["EHLO"]

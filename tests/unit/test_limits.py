@@ -62,3 +62,32 @@ def test_no_minute_has_more_than_twice_the_rate(per_minute: int, pauses: list[fl
             allowed.append(now)
     for start in allowed:
         assert sum(start <= moment < start + 60 for moment in allowed) <= 2 * per_minute
+
+
+def test_what_has_happened_is_charged_and_its_debt_paid_off() -> None:
+    rate = Rate(3)
+    for _ in range(5):
+        rate.charge("alice", 0.0)
+    assert rate.spent("alice", 59.9) and not rate.spent("alice", 60.1)
+    assert not rate.spent("bob", 0.0)
+
+
+def test_looking_takes_nothing() -> None:
+    rate = Rate(1)
+    assert not any(rate.spent("alice", 0.0) for _ in range(5))
+    assert rate.allows("alice", 0.0) and rate.spent("alice", 0.0)
+
+
+def test_a_debt_has_an_end() -> None:
+    rate = Rate(2)
+    for _ in range(1000):
+        rate.charge("alice", 0.0)
+    assert rate.spent("alice", limits.MAX_DEBT * 60.0) and not rate.spent("alice", limits.MAX_DEBT * 60.0 + 31)
+
+
+def test_charges_are_kept_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_NAMES", 3)
+    rate = Rate(1)
+    for name in "abcd":
+        rate.charge(name, 0.0)
+    assert [name for name in "abcd" if rate.spent(name, 0.0)] == ["b", "c", "d"]

@@ -188,6 +188,6 @@ def test_what_is_offered() -> None:
     service = lmtp(auth=AuthOffer.TLS)
     reply = Session(service, "").handle(Hello("client.example", extended=True))
     assert isinstance(reply, Reply)
-    assert {"PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "AUTH PLAIN"} <= set(reply.lines)
+    assert {"PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "AUTH SCRAM-SHA-256 PLAIN LOGIN"} <= set(reply.lines)
     assert not {"TURN", "ATRN", "ETRN", "SEND"} & set(reply.lines)
     assert not any(map(service.offer.has, (Verb.HELO, Verb.EHLO, Verb.TURN)))

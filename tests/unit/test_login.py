@@ -43,11 +43,11 @@ def test_who_is_known_may_relay() -> None:
     assert play(refused, mail(), RcptTo(box("x@far.example"))) == r.RELAY_DENIED
 
 
-@pytest.mark.parametrize("octets", [b"", b"alice", b"\0alice\0", b"\0\0secret", b"bob\0alice\0secret", b"\xff\0a\0b"])
+@pytest.mark.parametrize("octets", [b"", b"alice", b"\0alice\0", b"\0\0secret", b"\xff\0a\0b"])
 def test_what_the_mechanism_does_not_ask_for(octets: bytes) -> None:
     session = ready(auth=AuthOffer.CLEAR)
     assert session.handle(offered(initial=octets)) == r.AUTH_MALFORMED
-    assert session.handle(AuthResponse(octets)) == r.AUTH_MALFORMED
+    assert play(session, offered(initial=None), AuthResponse(octets)) == r.AUTH_MALFORMED
 
 
 def test_a_client_may_cancel() -> None:
@@ -57,7 +57,7 @@ def test_a_client_may_cancel() -> None:
     assert log_in(session) == r.AUTHENTICATED
 
 
-@pytest.mark.parametrize("mechanism", ["LOGIN", "CRAM-MD5", "EXTERNAL", "PLAINX"])
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "PLAINX", "SCRAM-SHA-1"])
 def test_mechanisms_that_are_not_offered(mechanism: str) -> None:
     assert ready(auth=AuthOffer.CLEAR).handle(offered(mechanism)) == r.AUTH_MECHANISM
     assert ready(auth=AuthOffer.TLS).handle(offered(mechanism)) == r.AUTH_MECHANISM
@@ -105,8 +105,8 @@ def test_guessing_has_an_end(wrong: str) -> None:
         if wrong == "password":
             return log_in(session, None)
         if wrong == "mechanism":
-            return session.handle(offered("LOGIN"))
-        return session.handle(AuthResponse(None if wrong == "cancelled" else b"?"))
+            return session.handle(offered("DIGEST-MD5"))
+        return play(session, offered(initial=None), AuthResponse(None if wrong == "cancelled" else b"?"))
 
     replies = [guess() for _ in range(4)]
     assert len(set(replies[:3])) == 1 and replies[0] is not r.TOO_MANY_ERRORS

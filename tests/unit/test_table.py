@@ -52,6 +52,7 @@ MADE: Mapping[str, Callable[[], Reply]] = {
     "queued": lambda: r.queued("0123456789ab"),
     "announced": lambda: r.announced("a@example.test"),
     "moved": lambda: r.moved("a@example.test"),
+    "challenge": lambda: r.challenge("UGFzc3dvcmQ6"),
     "etrn_started": lambda: r.etrn_started(2),
     "status": lambda: r.status(("up",)),
     "help_text": lambda: r.help_text(("a",)),

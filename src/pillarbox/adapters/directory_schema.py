@@ -21,7 +21,7 @@ from pillarbox.adapters.system import sync_directory
 log = logging.getLogger(__name__)
 
 _BUSY_MS = 5000  # another process may be changing the file
-Value = str | int | None
+Value = str | int | float | bytes | None
 
 # From each schema version to the next; never edited once released. `key` is the address in one case.
 UPGRADES = (
@@ -57,6 +57,11 @@ UPGRADES = (
         id INTEGER PRIMARY KEY, list TEXT NOT NULL REFERENCES list (key) ON DELETE CASCADE,
         key TEXT NOT NULL, address TEXT NOT NULL, UNIQUE (list, key)
     ) STRICT;
+    """,
+    """
+    ALTER TABLE user ADD COLUMN scram TEXT;         -- the keys of the same password, as RFC 5803 writes them
+    ALTER TABLE user ADD COLUMN created_at REAL;    -- seconds since the epoch; NULL: before version 3
+    CREATE TABLE secret (name TEXT PRIMARY KEY, octets BLOB NOT NULL) STRICT;  -- made once, by chance
     """,
 )
 

@@ -8,6 +8,7 @@ a circle; a relay domain has one owner at most. The calls block: they are for op
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from pillarbox.engine.directory import (
     parse_alias_address,
 )
 from pillarbox.engine.ports import Audience, Moved, Resolution, User, Verification
+from pillarbox.smtp.scram import ScramKeys
 
+_SECRET = 32  # octets
 _NAMED = 10  # so many of those in the way are named
 _KINDS = {"silent": "alias", "announced": "forward", "moved": "forward"}  # of rows of the table alias
 
@@ -121,17 +124,24 @@ class DirectoryStore:
             return self._with_target(mailbox)
 
     def set_enabled(self, mailbox: Mailbox, *, enabled: bool) -> None:
-        self._change_user("enabled", mailbox, int(enabled))
+        self._change_user(mailbox, enabled=int(enabled))
 
-    def set_password(self, mailbox: Mailbox, password: str | None) -> None:
-        """Its hash; None: nobody can log in."""
-        self._change_user("password", mailbox, password)
+    def set_password(self, mailbox: Mailbox, password: str | None, scram: ScramKeys | None = None) -> None:
+        """Its hash, and what SCRAM keeps of it; None: nobody can log in."""
+        self._change_user(mailbox, password=password, scram=_text(scram))
+
+    def secret(self, name: str) -> bytes:
+        """Octets that nobody else knows, always the same under that name."""
+        with self._file.transaction():
+            made = secrets.token_bytes(_SECRET)
+            self._file.change("INSERT OR IGNORE INTO secret (name, octets) VALUES (?, ?)", name, made)
+            return bytes(self._file.rows("SELECT octets FROM secret WHERE name = ?", name)[0][0])
 
     def _users(self, condition: str, *values: str) -> tuple[User, ...]:
         owned: dict[str, list[Domain]] = {}
         for key, domain in self._file.rows("SELECT user, domain FROM owns ORDER BY id"):
             owned.setdefault(key, []).append(Domain(domain))
-        columns = "key, address, full_name, password, quota, soft_quota, enabled, operator"
+        columns = "key, address, full_name, password, quota, soft_quota, enabled, operator, scram, created_at"
         return tuple(
             User(
                 Mailbox.parse(address),
@@ -142,19 +152,30 @@ class DirectoryStore:
                 enabled=bool(enabled),
                 operator=bool(operator),
                 owns=tuple(owned.get(key, ())),
+                scram=None if scram is None else ScramKeys.parse(scram),
+                created_at=created_at,
             )
-            for key, address, full_name, password, quota, soft_quota, enabled, operator in self._file.rows(
-                f"SELECT {columns} FROM user {condition} ORDER BY id", *values
-            )
+            for (
+                key,
+                address,
+                full_name,
+                password,
+                quota,
+                soft_quota,
+                enabled,
+                operator,
+                scram,
+                created_at,
+            ) in self._file.rows(f"SELECT {columns} FROM user {condition} ORDER BY id", *values)
         )
 
     def _add_user(self, user: User) -> None:
         domain = self._free_place(user.mailbox)
         self._file.change(
-            "INSERT INTO user (key, address, domain, full_name, password, quota, soft_quota, enabled, operator)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO user (key, address, domain, full_name, password, quota, soft_quota, enabled, operator, scram,"
+            " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(_key(user.mailbox), str(user.mailbox), domain.ascii, user.full_name, user.password),
-            *(user.quota, user.soft_quota, int(user.enabled), int(user.operator)),
+            *(user.quota, user.soft_quota, int(user.enabled), int(user.operator), _text(user.scram), user.created_at),
         )
         for owned in dict.fromkeys(user.owns):
             self._need_unowned(owned)
@@ -169,9 +190,10 @@ class DirectoryStore:
         if (owner := self.owners().get(domain)) is not None:
             raise DirectoryError(f"domain {domain} is owned by {owner} already")
 
-    def _change_user(self, column: str, mailbox: Mailbox, value: str | int | None) -> None:
+    def _change_user(self, mailbox: Mailbox, **values: str | int | None) -> None:
+        columns = ", ".join(f"{column} = ?" for column in values)
         with self._file.transaction():
-            if not self._file.change(f"UPDATE user SET {column} = ? WHERE key = ?", value, _key(mailbox)):
+            if not self._file.change(f"UPDATE user SET {columns} WHERE key = ?", *values.values(), _key(mailbox)):
                 raise DirectoryError(self._unknown("user", mailbox))
 
     def _with_target(self, mailbox: Mailbox) -> tuple[str, ...]:
@@ -352,15 +374,19 @@ class DirectoryStore:
             relay_domains=self.relay_domains(),
         )
 
-    def seed(self, domains: Sequence[Domain], user: LocalPart) -> None:
+    def seed(self, domains: Sequence[Domain], user: LocalPart, *, now: float | None = None) -> None:
         """What a brand-new directory holds: the domains, one user in the first of them who gets the mail of all."""
         everyone = Mailbox(user, domains[0])
         with self._file.transaction():
             for domain in domains:
                 self._add_domain(domain, relay=False)
-            self._add_user(User(everyone))
+            self._add_user(User(everyone, created_at=now))
             for domain in domains:
                 self._add_targets("silent", CatchAll(domain), (everyone,))
+
+
+def _text(keys: ScramKeys | None) -> str | None:
+    return None if keys is None else keys.text
 
 
 def _key(address: AliasAddress) -> str:
@@ -392,6 +418,12 @@ class LiveDirectory:
 
     def login(self, name: str) -> User | None:
         return self.snapshot.login(name)
+
+    def all_have_keys(self) -> bool:
+        return self.snapshot.all_have_keys()
+
+    def login_names(self, name: str) -> tuple[str, ...]:
+        return self.snapshot.login_names(name)
 
     def verify(self, name: str) -> Verification:
         return self.snapshot.verify(name)

@@ -1,4 +1,4 @@
-"""Passwords: hashed with argon2id (RFC 9106), and the port Accounts that checks them.
+"""Passwords: hashed with argon2id (RFC 9106), with the keys of SCRAM beside; and the port Accounts that checks them.
 
 Nothing here keeps or logs a password. Invariant: a check costs the same whether the user is known, disabled, has a
 password or not: one verification, against a hash that nobody's password fits where there is none. The event loop never
@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
 
-from pillarbox.engine.ports import AccountsFault, Directory, User
+from pillarbox.adapters.scram_keys import make_keys, make_nonce, nobodys_keys, one_of
+from pillarbox.engine.ports import AccountsFault, Directory, ScramAccount, User
+from pillarbox.smtp.scram import ScramKeys
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,11 @@ def hash_password(password: str) -> str:
     return _hasher().hash(_octets(password))
 
 
+def kept_of(password: str) -> tuple[str, ScramKeys | None]:
+    """All that is kept of a password: its hash, and the keys of SCRAM where it can have any."""
+    return hash_password(password), make_keys(password)
+
+
 def _hasher() -> PasswordHasher:
     return PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES, type=Type.ID)
 
@@ -47,8 +54,10 @@ def _octets(password: str) -> bytes:
 class Argon2Accounts:
     """Meets the port Accounts."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, *, secret: bytes) -> None:
+        """`secret`: octets that nobody else knows, the same at each start."""
         self._directory = directory
+        self._secret = secret
         self._hasher = _hasher()
         self._nobody = hash_password(secrets.token_urlsafe())
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
@@ -80,6 +89,15 @@ class Argon2Accounts:
         except (Argon2Error, InvalidHashError) as error:
             log.error("the password of %r can't be checked, set it again: %s", name, type(error).__name__)
             return False
+
+    def scram(self, name: str) -> ScramAccount:
+        """Whoever it is, the same work is done."""
+        user = self._directory.login(name)
+        names = self._directory.login_names(name) if user is None else (str(user.mailbox).casefold(),)
+        nobodys = nobodys_keys(self._secret, one_of(self._secret, names))
+        keys = None if user is None else user.scram
+        usable = keys is not None and user is not None and user.enabled
+        return ScramAccount(keys or nobodys, make_nonce(), user if usable else None)
 
     def close(self) -> None:
         """Wait for the checks that are under way."""

@@ -8,13 +8,14 @@ of arguments becomes values here, at the edge.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pillarbox.adapters.directory_sqlite import DirectoryError, DirectoryStore, LiveDirectory
-from pillarbox.adapters.passwords import hash_password
+from pillarbox.adapters.passwords import kept_of
 from pillarbox.app.config_values import size
 from pillarbox.app.control import Refused
 from pillarbox.app.words import ANNOUNCE, MAY_POST, MAY_SEE, MOVED
@@ -27,6 +28,7 @@ from pillarbox.engine.directory import (
     parse_alias_address,
 )
 from pillarbox.engine.ports import Audience, Moved, User
+from pillarbox.smtp.scram import ScramKeys
 
 Data = dict[str, Any]
 MAX_PASSWORD = 1024  # octets
@@ -98,14 +100,17 @@ class DirectoryAdmin:
         if not new.name.isprintable():
             raise Refused(f"name {new.name!r}: has a control character, such as a line end", usage=True)
         with refusals():
+            hashed, scram = await _kept(password) if password else (None, None)
             user = User(
                 parsed_mailbox(new.address),
                 new.name,
-                password=await _hashed(password) if password else None,
+                password=hashed,
                 quota=_size("quota", new.quota),
                 soft_quota=_size("soft-quota", new.soft_quota),
                 operator=new.operator,
                 owns=tuple(map(parsed_domain, new.owns)),
+                scram=scram,
+                created_at=time.time(),
             )
             _check_quotas(user)
         with self._changing():
@@ -152,9 +157,9 @@ class DirectoryAdmin:
     async def user_passwd(self, address: str, password: bytes) -> Data:
         with refusals():
             mailbox = self._store.user(parsed_mailbox(address)).mailbox
-            hashed = await _hashed(password)
+            hashed, scram = await _kept(password)
         with self._changing():
-            self._store.set_password(mailbox, hashed)
+            self._store.set_password(mailbox, hashed, scram)
         return {"address": str(mailbox)}
 
     # --- aliases
@@ -277,7 +282,7 @@ def _check_quotas(user: User) -> None:
         raise Refused("the soft quota must not exceed the quota: mail is put off from the one, refused from the other")
 
 
-async def _hashed(password: bytes) -> str:
+async def _kept(password: bytes) -> tuple[str, ScramKeys | None]:
     if not password:
         raise Refused("the password is empty", usage=True)
     if len(password) > MAX_PASSWORD:
@@ -288,7 +293,7 @@ async def _hashed(password: bytes) -> str:
         raise Refused("the password is not UTF-8", usage=True) from None  # the fault's text has the octets
     if "\0" in text:
         raise Refused("the password has a NUL, which no client can send", usage=True)
-    return await asyncio.to_thread(hash_password, text)
+    return await asyncio.to_thread(kept_of, text)
 
 
 def _forward(how: str, targets: tuple[Mailbox, ...]) -> Forward:

@@ -45,6 +45,7 @@ _GREETING_WAIT = 3.0  # seconds
 _LITTLE_SPACE = 1024**3  # octets
 _MEBI = 1024**2
 _SUBMISSIONS = 465  # RFC 8314 section 7.3
+_NAMED = 10  # so many users are named
 
 
 class Level(Enum):
@@ -170,6 +171,8 @@ def _databases(data: DataDir) -> Iterator[Finding]:
     for path, known in ((data.directory_db, len(UPGRADES)), (data.spool_db, SPOOL_VERSION)):
         if path.exists():
             yield _schema(path, known)
+    if data.directory_db.exists():
+        yield from _without_keys(data.directory_db)
 
 
 def _schema(path: Path, known: int) -> Finding:
@@ -182,6 +185,22 @@ def _schema(path: Path, known: int) -> Finding:
     if version > known:
         return _fail(f"database: {path} has schema version {version}, newer than {known}", "use a newer Pillarbox")
     return _ok(f"database: {path}, schema version {version}")
+
+
+def _without_keys(path: Path) -> Iterator[Finding]:
+    """While one who may log in by a password can't by SCRAM, it is offered to nobody."""
+    try:
+        connection = open_reader(path)
+        if int(connection.pragma("user_version")) == len(UPGRADES):
+            query = "SELECT address FROM user WHERE enabled AND password IS NOT NULL AND scram IS NULL ORDER BY id"
+            names = [str(address) for (address,) in connection.execute(query)]
+            if names:
+                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                what = f"logins: no SCRAM keys for {', '.join(names[:_NAMED])}{more}, so SCRAM is offered to nobody"
+                yield _warn(what, "pillarbox user passwd ADDRESS makes them, of the same password or another")
+        connection.close()
+    except apsw.Error:
+        return  # was told as a finding on the file
 
 
 # --- the network
@@ -294,11 +313,12 @@ def _certificates(config: Config, data: DataDir) -> Iterator[Finding]:
 
 
 def _credentials(config: Config) -> Iterator[Finding]:
-    for file in dict.fromkeys(route.credentials for route in config.routes if route.credentials is not None):
+    named = (*(route.credentials for route in config.routes), config.oauth.credentials)
+    for file in dict.fromkeys(file for file in named if file is not None):
         try:
             read_credentials(file)
         except SecretError as error:
-            yield _fail(f"credentials: {error}", "correct the file that the [[route]] names")
+            yield _fail(f"credentials: {error}", "correct the file, which a [[route]] or [oauth] names")
         else:
             yield _ok(f"credentials: {file}")
 

@@ -18,6 +18,7 @@ from pillarbox.app.config_delivery import RetryConfig, RouteConfig
 from pillarbox.app.config_keys import DOCUMENTED, Setting
 from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import ListenerConfig
+from pillarbox.app.config_oauth import OAuthConfig
 from pillarbox.app.config_values import Endpoint, IpNetwork
 from pillarbox.core.address import AddressError, Domain
 
@@ -136,6 +137,9 @@ class Config:
         "the first is for all others.",
     )
     relay: RelayConfig = keys.table("relay", RelayConfig, "Who may send through this server to anywhere.")
+    oauth: OAuthConfig = keys.table(
+        "oauth", OAuthConfig, "Whose tokens let in, by OAUTHBEARER and XOAUTH2. Without `issuer` none do."
+    )
     routes: tuple[RouteConfig, ...] = keys.tables(
         "route",
         RouteConfig,

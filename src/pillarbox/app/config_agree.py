@@ -28,6 +28,8 @@ def disagreements(tree: Mapping[str, Any], config: Config) -> Iterator[Complaint
     for index, route in enumerate(config.routes):
         for key, text in _of_route(route, _table(tree, "route", index)):
             yield ("route", index, key), text
+    if missing := config.oauth.missing:
+        yield ("oauth",), f": {missing}"
 
 
 def _table(tree: Mapping[str, Any], key: str, index: int) -> Mapping[str, Any]:

@@ -120,6 +120,19 @@ class LimitsConfig:
     errors: int = keys.one(
         "errors", kinds.count(), 20, "Refused commands in one session, after which it is closed with 421."
     )
+    auth_failures: int = keys.one(
+        "auth_failures",
+        kinds.count(),
+        20,
+        "Logins a minute that may fail, from one address (a /64 network of IPv6) and for one name; then 454 to all of "
+        "them, right or wrong, until it is fewer. Addresses in `relay.networks` are not counted, names are.",
+    )
+    session_auth_failures: int = keys.one(
+        "session_auth_failures",
+        kinds.count(),
+        5,
+        "Logins that may fail in one session, after which it is closed with 421. RFC 4954 asks for 3 at least.",
+    )
     idle: float = keys.one(
         "idle", kinds.duration(), "5m", "How long a client may be silent before the connection is closed with 421."
     )

@@ -89,6 +89,9 @@ def _placed(config: Config, folder: Path) -> Config:
         data=(folder / config.data).absolute(),
         tls=tuple(TlsConfig((folder / each.certificate), (folder / each.key)) for each in config.tls),
         listeners=tuple(_placed_listener(listener, folder) for listener in config.listeners),
+        oauth=config.oauth
+        if config.oauth.credentials is None
+        else replace(config.oauth, credentials=folder / config.oauth.credentials),
         routes=tuple(_placed_route(route, folder) for route in config.routes),
     )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 from pillarbox.adapters.privilege import SystemUser, find_user, user_names
 from pillarbox.core.address import Domain
@@ -37,6 +38,7 @@ MAX_COUNT = 1_000_000
 _RATE = re.compile(r"(\d{1,9})\s*/\s*([smhd])")
 OFF = "off"
 _MODE = re.compile(r"0?[0-7]{3}")
+MAX_URL = 250  # characters: a challenge of OAUTHBEARER has it in one line
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _ENVIRONMENT = "env:"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -236,6 +238,42 @@ def name() -> Kind[str]:
 
 def domain() -> Kind[Domain]:
     return Kind('a domain name: "mx.example.test"', lambda value: Domain.parse(_string(value)))
+
+
+def text() -> Kind[str]:
+    """Words that mean something to somebody else."""
+
+    def read(value: object) -> str:
+        text = _string(value)
+        if not text or not text.isprintable():
+            raise ValueError("empty, or not printable")
+        return text
+
+    return Kind("a text in quotes", read)
+
+
+def url() -> Kind[str]:
+    """Of a server that is asked over HTTP."""
+
+    def read(value: object) -> str:
+        text = _string(value)
+        if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("not a URL, or too long")
+        parts = urlsplit(text)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.fragment or "@" in parts.netloc:
+            raise ValueError("not a URL of HTTP")
+        if parts.scheme == "http" and not _is_here(parts.hostname):
+            raise ValueError("who can change what crosses the network in clear could let anybody in")
+        return text
+
+    return Kind('"https://…" with a host name; "http://…" on this machine only', read)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def path() -> Kind[Path]:

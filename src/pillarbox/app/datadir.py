@@ -160,7 +160,7 @@ def _pid_in(file: int) -> int:
 def seed_defaults(store: DirectoryStore) -> None:
     """Make a first message find a home: this machine's names are local, and all there reaches who started us."""
     localhost = Domain.parse("localhost")
-    store.seed(_own_domains(localhost), LocalPart(_own_name()))
+    store.seed(_own_domains(localhost), LocalPart(_own_name()), now=time.time())
 
 
 def wants_seed(config: Config, data: DataDir) -> bool:

@@ -37,6 +37,7 @@ from pillarbox.app.config_values import UnixSocket
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
+from pillarbox.app.oauth import make_tokens
 from pillarbox.app.secrets import read_credentials
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
@@ -128,9 +129,10 @@ class House:
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
         self._tallies = Tallies()
         self._limit_hooks = self._make_limit_hooks()
-        self._accounts = Argon2Accounts(data.directory)
+        self._accounts = Argon2Accounts(data.directory, secret=data.store.secret("logins"))
         self._usage = MaildirUsage(data.folder.mail)
         self._terminal_rate = Rate(self.config.limits.terminal_messages)
+        self._auth_rate = Rate(self.config.limits.auth_failures)
         self.answers = Answers(
             accounts=self._accounts,
             mailboxes=self._usage,
@@ -141,6 +143,7 @@ class House:
             clock=data.clock,
             connections=lambda: self._census.total,
         )
+        self.answers.tokens = make_tokens(self.config.oauth, data.clock)
         self._fetching = Fetching(self._fetch_listener, lambda: self.ways)
         self._hand_overs = HandOvers(self.queue, lambda: self.ways)
         self._draining: set[asyncio.Task[None]] = set()  # listeners that a reload took away
@@ -241,6 +244,9 @@ class House:
             proxies=listener.proxy_protocol,
             presence=self.terminals,
             terminal_rate=self._terminal_rate,
+            auth_rate=self._auth_rate,
+            auth_failures=config.limits.session_auth_failures,
+            discovery=config.oauth.discovery,
             spool_fault=data.spool.refuses,
             relay_networks=config.relay.networks,
             directory=data.directory,
@@ -299,6 +305,7 @@ class House:
         try:
             self._certificates = self._load_certificates() or self._certificates  # open connections may need them yet
             self._credentials = self._read_credentials()
+            self.answers.tokens = make_tokens(config.oauth, self.data.clock)
         except BaseException:
             self.config, self._certificates, self._credentials = before
             raise
@@ -308,6 +315,7 @@ class House:
         self.data.spool.reserve = config.limits.disk_reserve
         self._terminal_rate = Rate(config.limits.terminal_messages)
         self._limit_hooks = self._make_limit_hooks()
+        self._auth_rate = Rate(config.limits.auth_failures)
         self.queue.router = _router(config, self.data)
         self.queue.retry = config.retry.policy()
         self.queue.renew_lanes()

@@ -251,6 +251,8 @@ TLS_ACTIVE = _reply(503, "5.5.1", "TLS is active already")
 
 AUTHENTICATED = _reply(235, "2.7.0", "Authentication succeeded")
 AUTH_CONTINUE = _reply(334, None, "")
+AUTH_THROTTLED = _reply(454, "4.7.0", "Too many failed logins, try again later")
+TOO_MANY_FAILED_LOGINS = _reply(421, "4.7.0", "Too many failed logins, closing transmission channel", closes=True)
 AUTH_FAULT = _reply(454, "4.7.0", "Temporary authentication failure")
 AUTH_LINE_TOO_LONG = _reply(500, "5.5.6", "Authentication exchange line is too long")
 AUTH_BASE64 = _reply(501, "5.5.2", "Not base64")
@@ -260,6 +262,12 @@ AUTH_MECHANISM = _reply(504, "5.5.4", "Authentication mechanism not offered")
 AUTH_FAILED = _reply(535, "5.7.8", "Authentication credentials invalid")
 AUTH_NEEDS_TLS = _reply(538, "5.7.11", "Encryption required for authentication")
 AUTH_DONE = _reply(503, "5.5.1", "Already authenticated")
+
+
+def challenge(base64: str) -> Reply:
+    """RFC 4954 §4."""
+    return _reply(334, None, base64)
+
 
 # --- TURN, ATRN, ETRN (RFC 821 §3.8, RFC 2645, RFC 1985)
 

@@ -174,10 +174,20 @@ PAGES: tuple[Page, ...] = (
         _AUTH,
         {},
         {
-            235: Case("2.7.0", "The password is right, and the user is not disabled.", _AUTH),
-            334: Case("", "No initial response was given, and the server asks for it.", _AUTH),
+            235: Case("2.7.0", "The client is who it says it is, and the user is not disabled.", _AUTH),
+            334: Case(
+                "",
+                "The mechanism needs another response: no initial one was given, SCRAM goes on, or a token is refused "
+                "and the text says why.",
+                _AUTH,
+            ),
             421: CLOSING,
-            454: Case("4.7.0", "The password can't be checked now.", _AUTH_CODES),
+            454: Case(
+                "4.7.0",
+                "The login can't be checked now, or too many from that address or for that name have failed "
+                "(limits.auth_failures): the password is not looked at.",
+                _AUTH_CODES,
+            ),
             500: Case(
                 "5.5.2 5.5.6",
                 "The line has more than 12288 octets (5.5.6), or holds a bare CR, a bare LF or a NUL (5.5.2).",
@@ -200,7 +210,8 @@ PAGES: tuple[Page, ...] = (
             530: Case("5.7.0", "Not given by this server, which says 538 in its place.", _AUTH_CODES),
             535: Case(
                 "5.7.8",
-                "The password is wrong, or there is no such user, or the user is disabled: which one is not told.",
+                "The password, the proof or the token is wrong, or there is no such user, or the user is disabled or "
+                "may not act as the one that is named: which one is not told.",
                 _AUTH_CODES,
             ),
             538: Case(

@@ -25,13 +25,17 @@ from pillarbox.engine.ports import (
     NoRecords,
     Presence,
     Resolver,
+    ScramAccount,
     Spool,
     SpoolError,
+    Tokens,
     User,
 )
 from pillarbox.engine.questions import (
+    AskKeys,
     AskSenderDomain,
     AskStatus,
+    AskToken,
     AskUsage,
     AskWaiting,
     Consult,
@@ -63,6 +67,7 @@ class Answers:
         connections: Callable[[], int],
     ) -> None:
         self._accounts = accounts
+        self.tokens: Tokens | None = None  # who knows those of OAuth, where any are taken
         self._mailboxes = mailboxes
         self._presence = presence
         self.resolver = resolver
@@ -81,6 +86,18 @@ class Answers:
             return await self._accounts.check(question.credentials.name, question.credentials.password)
         except AccountsFault as fault:
             log.error("login: %s", fault)
+            return fault
+
+    async def _keys(self, question: AskKeys) -> ScramAccount:
+        return self._accounts.scram(question.name)
+
+    async def _token(self, question: AskToken) -> str | AccountsFault | None:
+        if self.tokens is None:
+            return None  # a reload took them away
+        try:
+            return await self.tokens.subject(question.bearer.token)
+        except AccountsFault as fault:
+            log.error("login by a token: %s", fault)
             return fault
 
     async def _sender_domain(self, question: AskSenderDomain) -> SenderDomain:
@@ -147,6 +164,8 @@ def _judged(found: MxAnswer) -> SenderDomain:
 
 _WAYS: Mapping[type, Callable[[Answers, Any], Awaitable[object]]] = {
     Login: Answers._login,
+    AskKeys: Answers._keys,
+    AskToken: Answers._token,
     AskSenderDomain: Answers._sender_domain,
     AskUsage: Answers._usage,
     Show: Answers._show,

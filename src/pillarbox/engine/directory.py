@@ -107,6 +107,7 @@ class Snapshot:
     _names: Names = field(init=False, repr=False, compare=False)
     _places: dict[Key, Place] = field(init=False, repr=False, compare=False)
     _catch_alls: dict[Host, Way] = field(init=False, repr=False, compare=False)
+    _all_have_keys: bool = field(init=False, repr=False, compare=False)
     _led: dict[Way, Resolution] = field(init=False, repr=False, compare=False)  # what was found out already
 
     def __post_init__(self) -> None:
@@ -126,6 +127,7 @@ class Snapshot:
         keep(self, "_names", Names(domains, self.users, others))
         keep(self, "_catch_alls", dict(self._all_catch_alls()))
         keep(self, "_places", self._all_places())
+        keep(self, "_all_have_keys", all(user.scram for user in self.users if user.enabled and user.password))
         keep(self, "_led", {})
 
     # --- how it is built
@@ -195,6 +197,12 @@ class Snapshot:
 
     def login(self, name: str) -> User | None:
         return self._names.login(name)
+
+    def all_have_keys(self) -> bool:
+        return self._all_have_keys
+
+    def login_names(self, name: str) -> tuple[str, ...]:
+        return self._names.login_names(name)
 
     def resolve(self, address: Mailbox) -> Resolution:
         found = self._places.get(key_of(address)) or self._otherwise(address)

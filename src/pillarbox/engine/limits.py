@@ -29,6 +29,9 @@ class Limit(NamedTuple):
         return _NAMES[self.seconds]
 
 
+MAX_DEBT = 10  # periods to wait for the next token, at most, whatever was charged
+
+
 class Rate:
     """A token bucket for each name: so many in a period, and as many at once after a quiet one."""
 
@@ -43,16 +46,35 @@ class Rate:
 
     def excess(self, name: str, now: float) -> int:
         """Take a token: 0. Where there is none: how many have been asked for by now, this one among them."""
-        tokens, at, refused = self._buckets.get(name, (self._limit, now, 0))
-        filled = min(self._limit, tokens + (now - at) * self._limit / self._seconds)
+        tokens, at, refused = self._bucket(name, now)
+        filled = self._filled(tokens, now - at)
         if filled < 1:
             self._buckets[name] = (tokens, at, refused + 1)
             return int(self._limit) + refused + 1
+        self._keep(name, filled - 1, now)
+        return 0
+
+    def spent(self, name: str, now: float) -> bool:
+        """Whether there is no token; takes none."""
+        tokens, at, _ = self._bucket(name, now)
+        return self._filled(tokens, now - at) < 1
+
+    def charge(self, name: str, now: float) -> None:
+        """Take a token for what has happened already, with debts where there is none."""
+        tokens, at, _ = self._bucket(name, now)
+        self._keep(name, max(self._filled(tokens, now - at) - 1, -MAX_DEBT * self._limit), now)
+
+    def _bucket(self, name: str, now: float) -> tuple[float, float, int]:
+        return self._buckets.get(name, (self._limit, now, 0))
+
+    def _filled(self, tokens: float, seconds: float) -> float:
+        return min(self._limit, tokens + seconds * self._limit / self._seconds)
+
+    def _keep(self, name: str, tokens: float, now: float) -> None:
         self._buckets.pop(name, None)  # so that the dict stays in the order of use
         if len(self._buckets) >= MAX_NAMES:
             del self._buckets[next(iter(self._buckets))]
-        self._buckets[name] = (filled - 1, now, 0)
-        return 0
+        self._buckets[name] = (tokens, now, 0)
 
 
 class Tally:

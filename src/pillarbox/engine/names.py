@@ -26,10 +26,11 @@ def key_of(address: Mailbox) -> Key:
 class Names:
     """The indexes of one snapshot."""
 
-    __slots__ = ("_by_local", "_by_login", "_by_word", "_users")
+    __slots__ = ("_by_local", "_by_login", "_by_word", "_domains", "_users")
 
     def __init__(self, domains: Sequence[Domain], users: Iterable[User], others: Iterable[Mailbox]) -> None:
         """`others`: addresses that are no users. All in the order in which answers are to be given."""
+        self._domains = tuple(domains)
         self._users: dict[Key, User] = {}
         self._by_local: dict[str, list[Mailbox]] = {}
         self._by_login: dict[str, User] = {}
@@ -63,6 +64,16 @@ class Names:
             return self.user(Mailbox.parse(name))
         except AddressError:
             return None
+
+    def login_names(self, name: str) -> tuple[str, ...]:
+        """The addresses among which `login` looks: one, or that local part in every domain."""
+        folded = name.casefold()
+        if "@" not in name and self._domains:
+            return tuple(f"{folded}@{domain.ascii}" for domain in self._domains)
+        try:
+            return ("@".join(key_of(Mailbox.parse(name))),)
+        except AddressError:
+            return (folded,)
 
     def with_local_part(self, local: str) -> Sequence[Mailbox]:
         """Addresses of any domain and kind, users first."""

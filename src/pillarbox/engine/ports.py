@@ -17,6 +17,7 @@ from typing import Protocol
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.mail import Job, Leased, Message, Place, Report, Unit
+from pillarbox.smtp.scram import ScramKeys
 
 # --- time
 
@@ -104,6 +105,8 @@ class User:
     enabled: bool = True
     operator: bool = False  # may ask for the live status
     owns: tuple[Domain, ...] = ()  # relay domains whose mail waits for TURN, ATRN or ETRN
+    scram: ScramKeys | None = None  # of the same password; None: no login by SCRAM
+    created_at: float | None = None  # since the epoch; None: before that was kept
 
 
 class Audience(Enum):
@@ -236,6 +239,12 @@ class Directory(Protocol):
         """The user who logs in by that name: an address, or a local part that is of one domain only, else of the first
         domain that has it. Also for the login name of a terminal."""
 
+    def all_have_keys(self) -> bool:
+        """Whether whoever may log in by a password may by SCRAM, too."""
+
+    def login_names(self, name: str) -> tuple[str, ...]:
+        """The addresses of which `login` may find a user by that name, in one case; at least one."""
+
     def verify(self, name: str) -> Verification:
         """What a name of VRFY or EXPN means: an address, else a local part, else words of a full name.
 
@@ -247,11 +256,34 @@ class AccountsFault(Exception):
     """Nobody can be checked now. Its text is for the log."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScramAccount:
+    """The keys of somebody, with a nonce of this login. Of who has none, keys that are always the same and that nobody
+    can tell from real ones; `user` is None then, and where the user is disabled."""
+
+    keys: ScramKeys
+    nonce: str
+    user: User | None
+
+
 class Accounts(Protocol):
     """Who somebody is."""
 
     async def check(self, name: str, password: str) -> User | None:
         """The user who logs in so; None for a wrong password, an unknown or a disabled user, in the same time.
+
+        Raises AccountsFault.
+        """
+
+    def scram(self, name: str) -> ScramAccount:
+        """What a login by SCRAM needs, at once and in the same time for all."""
+
+
+class Tokens(Protocol):
+    """Who a token of OAuth is for."""
+
+    async def subject(self, token: str) -> str | None:
+        """The name of a user, as the authority that gave the token has it; None where it is not good here.
 
         Raises AccountsFault.
         """

@@ -17,7 +17,7 @@ from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message
-from pillarbox.smtp.sasl import Credentials
+from pillarbox.smtp.sasl import BearerToken, Credentials
 
 if TYPE_CHECKING:
     from pillarbox.engine.hooks import Hook
@@ -50,6 +50,20 @@ class Login:
     """Whether the password is right. Answer: ports.User, or None, or AccountsFault."""
 
     credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class AskKeys:
+    """The SCRAM keys of that name. Answer: ports.ScramAccount."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskToken:
+    """Who the token is for. Answer: a name, or None, or AccountsFault."""
+
+    bearer: BearerToken
 
 
 class SenderDomain(Enum):
@@ -126,8 +140,9 @@ class Consult:
             self.awaitable.close()
 
 
+Logins = Login | AskKeys | AskToken
 Question = (
-    Spill | Accept | Drop | Login | AskSenderDomain | AskUsage | Show | AskWaiting | Release | AskStatus | Consult
+    Spill | Accept | Drop | Logins | AskSenderDomain | AskUsage | Show | AskWaiting | Release | AskStatus | Consult
 )
 
 

@@ -6,7 +6,7 @@ session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -23,11 +23,12 @@ from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
 from pillarbox.smtp.lmtp import LmtpConnection
+from pillarbox.smtp.mechanisms import ALL_MEANS, Means
+from pillarbox.smtp.sasl import Channel, Claim, ServerMechanism
 from pillarbox.smtp.server import Offer, ServerConnection
 from pillarbox.smtp.states import Verb
 
 IpNetwork = IPv4Network | IPv6Network
-MECHANISMS = ("PLAIN",)
 
 
 class Access(Enum):
@@ -87,6 +88,8 @@ _MAIL_KEYWORDS = (
 _ODMR_ONLY = frozenset(
     (Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH, Verb.ATRN, Verb.NOOP, Verb.RSET, Verb.QUIT)
 )  # RFC 2645 §5
+_FAILED_LOGINS = 20  # a minute, from one address and for one name
+_FAILED_LOGINS_HERE = 5  # in one session; RFC 4954 §4 asks for 3 at least
 _KEYWORDS = (Verb.EXPN, Verb.HELP, Verb.SEND, Verb.SOML, Verb.SAML, Verb.TURN, Verb.ATRN, Verb.ETRN)
 
 
@@ -120,10 +123,15 @@ class Service:
     checks_sender_domain: bool = False
     proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
     future_release: int = 0  # seconds that a message may be held for at its sender's wish (RFC 4865); 0: not offered
+    auth_rate: Rate = field(default_factory=lambda: Rate(_FAILED_LOGINS))  # of failed logins, by address and by name
+    auth_failures: int = _FAILED_LOGINS_HERE  # a session
+    discovery: str | None = None  # who gives the tokens of OAuth that are taken; None: none are
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
-    _ehlo: Mapping[tuple[bool, bool, bool], Reply] = field(init=False, repr=False, compare=False)
+    mechanisms: Mapping[Means, tuple[str, ...]] = field(init=False, repr=False, compare=False)
+    # by TLS, by STARTTLS, and by what there is to log in by, None where AUTH is not offered
+    _ehlo: Mapping[tuple[bool, bool, Means | None], Reply] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         withheld = {verb for verb, access in self.commands.items() if access is Access.OFF}
@@ -137,15 +145,15 @@ class Service:
         chains = {False: Chains.of(self.hooks), True: Chains.of_no_strangers(self.hooks)}
         object.__setattr__(self, "chains", chains)
         object.__setattr__(self, "offer", Offer(frozenset(withheld)))
-        replies = {
-            (secure, starttls, auth): r.ehlo(
-                str(self.hostname), self._keywords(secure=secure, starttls=starttls, auth=auth)
-            )
-            for secure, starttls, auth in product((False, True), repeat=3)
-        }
-        object.__setattr__(self, "_ehlo", replies)
+        object.__setattr__(self, "mechanisms", {means: means.mechanisms for means in ALL_MEANS})
+        object.__setattr__(self, "_ehlo", dict(self._replies()))
 
-    def _keywords(self, *, secure: bool, starttls: bool, auth: bool) -> tuple[str, ...]:
+    def _replies(self) -> Iterator[tuple[tuple[bool, bool, Means | None], Reply]]:
+        for secure, starttls, means in product((False, True), (False, True), (None, *ALL_MEANS)):
+            keywords = self._keywords(secure=secure, starttls=starttls, means=means)
+            yield (secure, starttls, means), r.ehlo(str(self.hostname), keywords)
+
+    def _keywords(self, *, secure: bool, starttls: bool, means: Means | None) -> tuple[str, ...]:
         """Only what is not answered 500 or 502 later (RFC 5321 §4.1.1.1)."""
         limits = f"LIMITS RCPTMAX={self.recipients} MAILMAX={self.transactions}"  # RFC 9422 §3
         mail = () if self.odmr else ("PIPELINING", f"SIZE {self.message_size}", *_MAIL_KEYWORDS, limits)
@@ -156,7 +164,7 @@ class Service:
             *verbs,
             *("REQUIRETLS",) * (secure and not self.odmr),  # RFC 8689 §2
             *("STARTTLS",) * starttls,
-            *(f"AUTH {' '.join(MECHANISMS)}",) * auth,
+            *(() if means is None else (f"AUTH {' '.join(self.mechanisms[means])}",)),
         )
 
     @property
@@ -181,9 +189,10 @@ class Service:
 
     def ehlo(self, client: Client) -> Reply:
         starttls = self.tls is TlsMode.STARTTLS and not client.secure
+        means = client.means if client.may_authenticate else None
         if not self.future_release:
-            return self._ehlo[client.secure, starttls, client.may_authenticate]
-        keywords = self._keywords(secure=client.secure, starttls=starttls, auth=client.may_authenticate)
+            return self._ehlo[client.secure, starttls, means]
+        keywords = self._keywords(secure=client.secure, starttls=starttls, means=means)
         latest = datetime.fromtimestamp(self.clock.now() + self.future_release, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         future = f"FUTURERELEASE {self.future_release} {latest}"  # RFC 4865 §3
         return r.ehlo(str(self.hostname), (*keywords, future))
@@ -205,15 +214,30 @@ def _is_loopback(peer: str) -> bool:
     return peer != "" and ip_address(peer).is_loopback
 
 
+class Exchange:
+    """AUTH under way: its machine, what was claimed, and which user that is."""
+
+    __slots__ = ("claim", "counted", "machine", "user")
+
+    def __init__(self, machine: ServerMechanism) -> None:
+        self.machine = machine
+        self.claim: Claim | None = None
+        self.user: User | None = None
+        self.counted = False  # as a failed login
+
+
 class Client:
     """Who is at the other end, and what they may do."""
 
     __slots__ = (
         "_service",
         "chains",
+        "channel",
         "errors",
+        "exchange",
         "exempt",
         "extended",
+        "failed_logins",
         "helo",
         "here",
         "peer",
@@ -244,6 +268,9 @@ class Client:
         self.chains = service.chains[self.exempt]
         self.user: User | None = None  # once authenticated
         self.secure = False  # TLS protects the connection
+        self.channel: Channel | None = None  # what TLS knows of it
+        self.exchange: Exchange | None = None  # AUTH is under way
+        self.failed_logins = 0  # so far
         self.errors = 0  # refused commands so far
         self.probes = 0  # addresses asked for so far
 
@@ -270,6 +297,32 @@ class Client:
     @property
     def clock(self) -> Clock:
         return self._service.clock
+
+    @property
+    def binds(self) -> bool:
+        """Whether a login can be bound to the channel: by the exporter, which is what clients choose."""
+        return self.channel is not None and self.channel.binding("tls-exporter") is not None
+
+    @property
+    def certified(self) -> User | None:
+        """The user whom the client's certificate names."""
+        subject = None if self.channel is None else self.channel.subject
+        found = None if subject is None else self._service.directory.login(subject)
+        return found if found is not None and found.enabled else None
+
+    @property
+    def means(self) -> Means:
+        """What this client can log in by, if it may."""
+        service = self._service
+        tokens, scram = service.discovery is not None, service.directory.all_have_keys()
+        if self.channel is None:
+            return Means(scram=scram, binds=False, tokens=tokens, external=False)
+        return Means(scram=scram, binds=self.binds, tokens=tokens, external=self.certified is not None)
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """Those of SASL that are offered to this client, if any are."""
+        return self._service.mechanisms[self.means]
 
     @property
     def name(self) -> str:

@@ -46,6 +46,7 @@ from pillarbox.smtp.events import (
     Turn,
     Verify,
 )
+from pillarbox.smtp.sasl import Channel
 
 
 class Session:
@@ -138,10 +139,12 @@ class Session:
         """Who has authenticated, "" for nobody."""
         return "" if self._client.user is None else str(self._client.user.mailbox)
 
-    def secured(self) -> None:
-        """TLS protects the connection from now on: what was said before counts no more (RFC 3207 §4.2)."""
+    def secured(self, channel: Channel | None = None) -> None:
+        """TLS protects the connection from now on: what was said before counts no more (RFC 3207 §4.2). `channel`: what
+        TLS knows of it."""
         self._client.secure = True
-        self._client.user = None
+        self._client.channel = channel
+        self._client.user = self._client.exchange = None
         self._client.helo, self._client.extended = "", False
         self._hop = self._hop._replace(helo="", protocol="SMTP")
 
@@ -296,13 +299,13 @@ class Session:
             occasion = hooks.Auth(self._client, event.mechanism)
             if (step := consult(chain, occasion, partial(self._may_authenticate, event))) is not None:
                 return step
-        return login.authenticate(self._client, event)
+        return login.authenticate(self._service, self._client, event)
 
     def _may_authenticate(self, event: Authenticate, refusal: Reply | None) -> Step:
-        return refusal or login.authenticate(self._client, event)
+        return refusal or login.authenticate(self._service, self._client, event)
 
     def _auth_response(self, event: AuthResponse) -> Step:
-        return login.respond(self._client, event)
+        return login.respond(self._service, self._client, event)
 
     def _starttls(self, event: StartTls) -> Step:
         """RFC 3207 §4."""

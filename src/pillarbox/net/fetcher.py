@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from pillarbox.adapters.scram_keys import derived, make_nonce
 from pillarbox.core.address import Domain
+from pillarbox.engine.opening import Declined, Opened, Opening, Terms, Unfit
 from pillarbox.engine.ports import Network
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.net.network import is_loopback
@@ -21,7 +23,7 @@ from pillarbox.net.sender import Deadlines
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
-from pillarbox.smtp.sasl import Credentials
+from pillarbox.smtp.sasl import Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
 
 log = logging.getLogger(__name__)
@@ -159,28 +161,30 @@ class Fetcher:
         raise FetchError(fault)
 
     async def _open(self, talk: _Talk, errand: Errand) -> None:
-        seconds = self._deadlines.command
-        _need(await talk.reply(self._deadlines.greeting))
-        _need(await talk.ask(talk.client.send(Verb.EHLO, str(self._hostname)), seconds))
-        if self._tls is not None and "STARTTLS" in talk.client.capabilities:
-            await self._secure(talk, errand, self._tls)
-        elif errand.credentials is not None and not talk.is_loopback:
-            raise FetchError("the password would cross the network in clear: the host offers no TLS")
-        if errand.credentials is None:
-            return
-        if not talk.client.offers_plain:
-            raise FetchError("the host doesn't offer AUTH PLAIN")
-        _need(await talk.ask(talk.client.auth_plain(errand.credentials), seconds))
+        """As `engine/opening.py` says. Raises FetchError."""
+        policy = TlsPolicy.OFF if self._tls is None else TlsPolicy.OPPORTUNISTIC
+        terms = Terms(str(self._hostname), policy, errand.credentials, talk.is_loopback)
+        opening = Opening(talk.client, terms, nonce=make_nonce)
+        step = opening.on_reply(await talk.reply(self._deadlines.greeting))
+        while step is not Opened.DONE:
+            if isinstance(step, bytes):
+                step = opening.on_reply(await talk.ask(step, self._deadlines.command))
+            elif isinstance(step, Derivation):
+                step = opening.derived(await _derived(step))
+            elif isinstance(step, Declined):
+                raise _refusal(step.reply)
+            elif isinstance(step, Unfit):
+                raise FetchError(step.text)
+            else:
+                await self._secure(talk, errand)
+                step = opening.secured(None)
 
-    async def _secure(self, talk: _Talk, errand: Errand, tls: Callable[[TlsPolicy], ssl.SSLContext]) -> None:
-        """STARTTLS; a password that leaves this machine goes only to whom a certificate vouches for."""
-        seconds = self._deadlines.command
-        _need(await talk.ask(talk.client.send(Verb.STARTTLS), seconds))
-        if not talk.client.quiet:
-            raise FetchError("the host sent octets behind its reply to STARTTLS")
+    async def _secure(self, talk: _Talk, errand: Errand) -> None:
+        """A password that leaves this machine goes only to whom a certificate vouches for."""
+        assert self._tls is not None
         anybody = errand.credentials is None or talk.is_loopback
-        await talk.secure(tls(TlsPolicy.REQUIRED if anybody else TlsPolicy.VERIFIED), errand.host, seconds)
-        _need(await talk.ask(talk.client.send(Verb.EHLO, str(self._hostname)), seconds))
+        context = self._tls(TlsPolicy.REQUIRED if anybody else TlsPolicy.VERIFIED)
+        await talk.secure(context, errand.host, self._deadlines.command)
 
     async def _command(self, talk: _Talk, errand: Errand) -> str:
         seconds = self._deadlines.command
@@ -196,8 +200,19 @@ class Fetcher:
         return "\n".join(replies)
 
 
+async def _derived(wanted: Derivation) -> bytes:
+    try:
+        return await asyncio.to_thread(derived, wanted)
+    except SaslError as error:
+        raise FetchError(str(error)) from error
+
+
 def _need(reply: ReplyReceived) -> str:
     """The reply, where it is a positive one."""
     if reply.klass != 2:
-        raise FetchError(f"the host says to {reply.verb.value}: {reply}")
+        raise _refusal(reply)
     return str(reply)
+
+
+def _refusal(reply: ReplyReceived) -> FetchError:
+    return FetchError(f"the host says to {reply.verb.value}: {reply}")

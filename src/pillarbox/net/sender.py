@@ -1,6 +1,6 @@
 """The client's driver: one outbound connection, between a transport, a ClientConnection and a Transaction.
 
-Greets, says EHLO (or HELO where that is refused), then carries one job after the other. Deadlines are kept as a moment
+Opens it as `engine/opening.py` says, then carries one job after the other. Deadlines are kept as a moment
 that the pool's sweep looks at. What replies mean for mail is decided in `engine/transaction.py`.
 """
 
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from pillarbox.adapters.scram_keys import derived, make_nonce
 from pillarbox.core.mime import Target, Unconvertible
 from pillarbox.engine.conversion import Body as Text
 from pillarbox.engine.conversion import converted, survey
 from pillarbox.engine.mail import Job, Report
+from pillarbox.engine.opening import Declined, Opened, Opening, OpeningStep, Terms, Unfit
 from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, SpoolError
 from pillarbox.engine.routing import TlsPolicy
@@ -27,7 +29,7 @@ from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
 from pillarbox.smtp.framing import UnsafeOctets
-from pillarbox.smtp.sasl import Credentials
+from pillarbox.smtp.sasl import Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
 
 log = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ class Outgoing(asyncio.Protocol):
         self._deadlines = deadlines
         self._clock = clock
         self._client = ClientConnection()
+        self._opening: Opening | None = None
         self._transport: asyncio.Transport | None = None
         self._transaction: Transaction | None = None
         self._done: Done | None = None
@@ -174,7 +177,11 @@ class Outgoing(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._protection.implicit:
+        protection = self._protection
+        loopback = is_loopback(self._transport)
+        terms = Terms(self._hello_name, protection.policy, protection.credentials, loopback, self._hello)
+        self._opening = Opening(self._client, terms, nonce=make_nonce)
+        if protection.implicit:
             self._secure()
 
     def _secure(self) -> None:
@@ -189,8 +196,8 @@ class Outgoing(asyncio.Protocol):
 
     def _ready(self) -> None:
         """The handshake is done."""
-        if not self._protection.implicit:
-            self._write(self._client.send(self._hello, self._hello_name), self._deadlines.command)
+        assert self._opening is not None
+        self._open(self._opening.secured(None))
 
     def _insecure(self, reason: str) -> None:
         self._tls_fault = reason
@@ -228,60 +235,31 @@ class Outgoing(asyncio.Protocol):
                 self._break(f"{reply}")  # said to a connection that we kept too long, not to this job
             else:
                 self._take(transaction.on_reply(reply))
-        elif reply.verb in _OPENING:
-            self._open(reply)
+        elif reply.verb in _OPENING and self._opening is not None:
+            self._open(self._opening.on_reply(reply))
 
-    def _open(self, reply: ReplyReceived) -> None:
-        """Greeting → EHLO → ready; HELO where EHLO is not known (RFC 5321 §3.2)."""
-        if reply.verb is Verb.CONNECT and reply.klass == 2:
-            self._write(self._client.send(self._hello, self._hello_name), self._deadlines.command)
-        elif reply.verb is Verb.EHLO and reply.klass == 5:
-            self._write(self._client.send(Verb.HELO, self._hello_name), self._deadlines.command)
-        elif reply.verb is Verb.STARTTLS:
-            self._after_starttls(reply)
-        elif reply.verb is Verb.CONNECT or reply.klass != 2:
-            self._break(f"{reply}")
-        elif reply.verb is Verb.AUTH:
+    def _open(self, step: OpeningStep) -> None:
+        """What the opening wants next."""
+        if isinstance(step, bytes):
+            self._write(step, self._deadlines.command if step else self._deadlines.greeting)
+        elif step is Opened.DONE:
             self._opened()
-        else:
-            self._after_hello()
-
-    def _after_hello(self) -> None:
-        """TLS where it is wanted (RFC 3207), then AUTH where we have credentials."""
-        policy = self._protection.policy
-        if self._secured is not None or policy is TlsPolicy.OFF:
-            self._log_in()
-        elif "STARTTLS" in self._client.capabilities:
-            self._write(self._client.send(Verb.STARTTLS), self._deadlines.command)
-        elif policy is TlsPolicy.OPPORTUNISTIC:
-            self._log_in()
-        else:
-            self._break("TLS is required here, and the server does not offer it")
-
-    def _after_starttls(self, reply: ReplyReceived) -> None:
-        if reply.klass != 2:
-            if self._client.state is ClientState.CLOSED:
-                self._break(f"{reply}")
-            elif self._protection.policy is TlsPolicy.OPPORTUNISTIC:
-                self._log_in()
-            else:
-                self._break(f"TLS is required here: {reply}")
-        elif not self._client.quiet:
-            self._break("the server sent octets behind its reply to STARTTLS")
-        else:
+        elif step is Opened.HANDSHAKE:
             self._secure()
+        elif isinstance(step, Derivation):
+            deriving = asyncio.get_running_loop().run_in_executor(None, derived, step)
+            deriving.add_done_callback(self._derived)
+        elif isinstance(step, Unfit | Declined):
+            self._break(step.text)
 
-    def _log_in(self) -> None:
-        """RFC 4954. A password never crosses a network in clear."""
-        credentials = self._protection.credentials
-        if credentials is None:
-            self._opened()
-        elif self._secured is None and not (self._transport is not None and is_loopback(self._transport)):
-            self._break("the password would cross the network in clear: the server offers no TLS")
-        elif not self._client.offers_plain:
-            self._break("the server does not offer AUTH PLAIN")
-        else:
-            self._write(self._client.auth_plain(credentials), self._deadlines.command)
+    def _derived(self, deriving: asyncio.Future[bytes]) -> None:
+        if self.opened.done() or self._opening is None:
+            return  # given up meanwhile
+        try:
+            step = self._opening.derived(deriving.result())
+        except SaslError as error:
+            step = Unfit(str(error))
+        self._open(step)
 
     def _opened(self) -> None:
         self.deadline = float("inf")

@@ -10,7 +10,7 @@ when the peer makes no sense.
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
+from binascii import Error, a2b_base64, b2a_base64
 from collections import deque
 
 from pillarbox.core.address import Mailbox
@@ -18,7 +18,6 @@ from pillarbox.core.reply import EnhancedCode
 from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Wait
 from pillarbox.smtp.framing import ChunkWriter, DataWriter, LineFault, LineReader
 from pillarbox.smtp.grammar import print_path
-from pillarbox.smtp.sasl import Credentials, plain
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, ClientState, Verb
 
 MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers send more
@@ -32,11 +31,12 @@ _UNSAFE = re.compile(r"[^ -~]")
 class ClientConnection:
     """One connection from the server's greeting to our QUIT."""
 
-    __slots__ = ("_lines", "_partial", "_pending", "_writer", "capabilities", "state")
+    __slots__ = ("_lines", "_partial", "_pending", "_writer", "capabilities", "challenge", "state")
 
     def __init__(self) -> None:
         self.state = ClientState.CONNECT
         self.capabilities: dict[str, str] = {}  # EHLO keyword, upper case → its parameters
+        self.challenge: bytes | None = None  # of a 334 that waits for its response, decoded
         self._lines = LineReader(MAX_REPLY_LINE)
         self._pending: deque[Verb] = deque((Verb.CONNECT,))
         self._partial: list[tuple[int, str]] = []  # lines of a reply that is still coming
@@ -70,14 +70,23 @@ class ClientConnection:
         self._writer = ChunkWriter(size)
         return octets
 
-    def auth_plain(self, credentials: Credentials) -> bytes:
-        """AUTH PLAIN with its initial response (RFC 4954 §4, RFC 4616)."""
-        return self.send(Verb.AUTH, "PLAIN " + b2a_base64(plain(credentials), newline=False).decode("ascii"))
+    def auth(self, mechanism: str, initial: bytes | None) -> bytes:
+        """AUTH, with the initial response where there is one; an empty one is a `=` (RFC 4954 §4)."""
+        response = "" if initial is None else f" {_base64(initial)}" if initial else " ="
+        return self.send(Verb.AUTH, mechanism + response)
+
+    def respond(self, response: bytes | None) -> bytes:
+        """The line behind a 334; None cancels (RFC 4954 §4). Raises LocalProtocolError."""
+        if self.challenge is None:
+            raise LocalProtocolError("no 334 has come")
+        self.challenge = None
+        self._pending.append(Verb.AUTH)
+        return f"{'*' if response is None else _base64(response)}\r\n".encode("ascii")
 
     @property
-    def offers_plain(self) -> bool:
-        """Whether the server takes AUTH PLAIN."""
-        return "PLAIN" in self.capabilities.get("AUTH", "").upper().split()
+    def mechanisms(self) -> list[str]:
+        """Those of SASL that the server offers."""
+        return self.capabilities.get("AUTH", "").upper().split()
 
     @property
     def quiet(self) -> bool:
@@ -154,12 +163,26 @@ class ClientConnection:
             self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
         if code == 421:  # RFC 5321 §3.8: the server closes the channel
             self.state = ClientState.CLOSED
+        if verb is Verb.AUTH:
+            self.challenge = _unbase64(lines) if klass == 3 else None
         if verb is Verb.STARTTLS and klass == 2:
             self.capabilities = {}  # what was said in clear counts no more, RFC 3207 §4.2
         if klass == 2 and verb in (Verb.EHLO, Verb.LHLO):
             self.capabilities = dict(_keyword(line) for line in lines[1:])
             return ReplyReceived(verb, code, None, tuple(lines))
         return ReplyReceived(verb, code, *_split_enhanced(klass, lines))
+
+
+def _base64(octets: bytes) -> str:
+    return b2a_base64(octets, newline=False).decode("ascii")
+
+
+def _unbase64(lines: list[str]) -> bytes:
+    text = lines[0].strip()
+    try:
+        return a2b_base64(text.encode("ascii"), strict_mode=True) if text else b""
+    except (Error, UnicodeEncodeError):
+        raise RemoteProtocolError(f"a challenge that is not base64: {text[:80]!r}") from None
 
 
 def _keyword(line: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ def register(verbs: Group) -> None:
     for verb, help in _VERBS.items():
         parser = add_verb(verbs, verb, _fetch, f"{help}; done by the running server")
         parser.add_argument("host", metavar="HOST:PORT", help="the host; without a port, that of the protocol")
-        parser.add_argument("--user", metavar="USER", help="who logs in there, by AUTH PLAIN")
+        parser.add_argument("--user", metavar="USER", help="who logs in there")
         parser.add_argument("--password-stdin", action="store_true", help="the password is the first line of the input")
         if verb != "turn":
             nargs = "+" if verb == "etrn" else "*"
