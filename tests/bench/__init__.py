@@ -7,6 +7,7 @@ cpu.py      processor time and memory of a tree, and when it is idle
 servers.py  the servers under test, all with the same few verbs, and their configurations for a fair run
 load.py     smtp-source, smtp-sink, and the start of our latency client
 latency.py  the latency client, a program of its own
+tls_client.py  the load under TLS, a program of its own     pair.py  the certificate for it
 idle.py     memory of idle connections
 runner.py   rounds, order, pauses
 targets.py  what is to be reached, against Postfix

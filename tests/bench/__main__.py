@@ -64,6 +64,7 @@ def _options(arguments: Sequence[str] | None) -> Options:
         keep=given.keep,
         json=given.json,
         idle=idle,
+        tls=bool(given.tls),
         pillarbox=given.pillarbox.absolute(),
         tools=given.tools.absolute(),
     )
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pause", type=float, help="seconds of quiet first, default 20; a tenth of it, at most 3, before each cell")
     add("--quick", action="store_true", help="1 KiB only, one round, short")
     add("--idle", type=_positive, nargs="?", const=10_000, metavar="N", help="only the memory of N idle connections")
+    add("--tls", action="store_true", help="with --idle: connections under TLS")
     add("--work", type=Path, help="folder on the disk to measure, default one on the disk of the checkout")
     add("--keep", action="store_true", help="keep the work folder")
     add("--json", type=Path, metavar="FILE", help="write all measurements there")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import ssl
 import time
 from contextlib import ExitStack
 
@@ -26,27 +27,37 @@ def raise_descriptor_limit() -> int:
     return hard - SPARE_DESCRIPTORS if hard != resource.RLIM_INFINITY else 1_000_000
 
 
-def measure_idle(server: Server, connections: int) -> IdleSample:
+def measure_idle(server: Server, connections: int, *, tls: bool = False) -> IdleSample:
+    context = _context() if tls else None
+    port = server.tls_port if tls else server.port
     for _ in range(20):  # what the first sessions load is not theirs
-        _greeted(server.port).close()
+        _greeted(port, context).close()
     settle(server.pid, lambda: None)
     base = pss_kib(server.pid)
     with ExitStack() as stack:
         for number in range(connections):
             try:
-                stack.enter_context(_greeted(server.port))
+                stack.enter_context(_greeted(port, context))
             except OSError as error:
                 raise CannotRun(f"connection {number + 1} of {connections} failed: {error}") from error
         settle(server.pid, lambda: None)
         time.sleep(1.0)
         server.program.check()
         full = pss_kib(server.pid)
-    return IdleSample(server.name, connections, base, full)
+    return IdleSample(f"{server.name}, TLS" if tls else server.name, connections, base, full)
 
 
-def _greeted(port: int) -> socket.socket:
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _greeted(port: int, context: ssl.SSLContext | None) -> socket.socket:
     connection = socket.create_connection((HOST, port), timeout=20)
     try:
+        if context is not None:
+            connection = context.wrap_socket(connection)
         _reply(connection, b"220")
         connection.sendall(b"EHLO %s\r\n" % CLIENT_NAME.encode())
         _reply(connection, b"250")

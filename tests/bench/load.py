@@ -1,4 +1,4 @@
-"""The load: smtp-source and smtp-sink of Postfix, and our latency client, each a process of its own.
+"""The load: smtp-source and smtp-sink of Postfix, our latency client and our TLS client, each a process of its own.
 
 smtp-source reports no rate, so it is timed from its start to its exit. It exits with an error at the first reply
 it does not like, so a run that ends well has sent every message.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.bench.values import CLIENT_NAME, RECIPIENT, SENDER, SESSIONS, Cell, Kind, Load
 from tests.peers.debian import ROOT
@@ -26,6 +27,8 @@ LOAD_LIMIT = 120.0
 def run_load(tools: Tools, cell: Cell, port: int, messages: int) -> Load:
     if cell.kind is Kind.LATENCY:
         return _latency(cell, port, messages)
+    if cell.kind is Kind.TLS:
+        return _tls(cell, port, messages)
     return _smtp_source(tools, cell, port, messages)
 
 
@@ -38,10 +41,21 @@ def _smtp_source(tools: Tools, cell: Cell, port: int, messages: int) -> Load:
     return Load(time.monotonic() - begun)
 
 
-def _latency(cell: Cell, port: int, messages: int) -> Load:
+def _tls(cell: Cell, port: int, messages: int) -> Load:
+    words = [str(port), str(SESSIONS), str(messages), str(cell.size), "reuse" if cell.reuse else "new"]
+    return Load(float(_client("tls_client", words)["seconds"]))
+
+
+def _client(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """What a client of ours reports."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "tests.bench.latency", HOST, str(port), str(SESSIONS), str(messages)]
-    result = json.loads(_call("the latency client", [*command, str(cell.size)], {"PYTHONPATH": path}))
+    command = [sys.executable, "-m", f"tests.bench.{name}", HOST, *words]
+    result: dict[str, Any] = json.loads(_call(name, command, {"PYTHONPATH": path}))
+    return result
+
+
+def _latency(cell: Cell, port: int, messages: int) -> Load:
+    result = _client("latency", [str(port), str(SESSIONS), str(messages), str(cell.size)])
     return Load(float(result["seconds"]), tuple(float(latency) for latency in result["latencies_ms"]))
 
 

@@ -141,7 +141,7 @@ def _spread(value: Spread | None, digits: int) -> str:
 
 
 def _target_line(one: Judgement) -> str:
-    return f"  {one.verdict:13} {one.target.text:34} {one.target.goal!s:10} measured {_number(one.ratio)}"
+    return f"  {one.verdict:13} {one.target.text:39} {one.target.goal!s:10} measured {_number(one.ratio)}"
 
 
 def _idle_line(sample: IdleSample) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.bench.cpu import Settled, settle
 from tests.bench.idle import measure_idle, raise_descriptor_limit
 from tests.bench.load import Sink, run_load
+from tests.bench.pair import write_pair
 from tests.bench.servers import SERVERS, Server, Site
 from tests.bench.values import Cell, Failure, IdleSample, Kind, Load, Options, Results, Sample
 from tests.peers.postfix import Tools
@@ -40,6 +41,10 @@ class Measurement:
     server: Server
     sink: Sink | None
 
+    @property
+    def port(self) -> int:
+        return self.server.tls_port if self.cell.kind is Kind.TLS else self.server.port
+
     def settle(self) -> Settled:
         return settle(self.server.pid, self.server.pending)
 
@@ -51,6 +56,7 @@ class Runner:
         self._options = options
         self._tools = tools
         self._work = work
+        self._pair = write_pair(work)
         self._say = say
         self._samples: list[Sample] = []
         self._idle: list[IdleSample] = []
@@ -99,7 +105,7 @@ class Runner:
         for name in names:
             place = self._work / f"{name}-{label}"
             place.mkdir()
-            server = SERVERS[name](Site(place, sink.port if sink else None, self._options, self._tools))
+            server = SERVERS[name](Site(place, sink.port if sink else None, self._options, self._tools, self._pair))
             if (sink and not server.relays) or (name, "start") in self._dropped:
                 continue
             stack.callback(server.stop)
@@ -113,7 +119,7 @@ class Runner:
     def _cells(self, number: int, cells: Sequence[Cell], servers: Sequence[Server], sink: Sink | None) -> None:
         for cell in cells:
             for position, server in enumerate(servers):
-                if (server.name, cell.name) in self._dropped:
+                if (server.name, cell.name) in self._dropped or (cell.kind is Kind.TLS and not server.has_tls):
                     continue
                 self._rest(min(LONGEST_PAUSE, self._options.pause / 10))
                 try:
@@ -133,7 +139,7 @@ class Runner:
         before = what.settle()
         arrived = what.sink.count() + messages if what.sink else 0
         begun = time.monotonic()
-        load = run_load(self._tools, what.cell, what.server.port, messages)
+        load = run_load(self._tools, what.cell, what.port, messages)
         seconds = what.sink.wait(arrived, RELAY_LIMIT) - begun if what.sink else load.seconds
         settled = what.settle()
         self._rates[key] = messages / seconds
@@ -156,7 +162,7 @@ class Runner:
         while True:
             begun = time.monotonic()
             arrived = what.sink.count() + messages if what.sink else 0
-            load = run_load(self._tools, what.cell, what.server.port, messages)
+            load = run_load(self._tools, what.cell, what.port, messages)
             seconds = what.sink.wait(arrived, RELAY_LIMIT) - begun if what.sink else load.seconds
             if known is not None or seconds >= WARM_SECONDS or messages * 3 > what.cell.most:
                 return known or messages / seconds
@@ -171,7 +177,7 @@ class Runner:
                 for server in self._start(stack, [name], "idle", None):
                     self._say(f"opening {connections} connections to {name}")
                     try:
-                        self._idle.append(measure_idle(server, connections))
+                        self._idle.append(measure_idle(server, connections, tls=self._options.tls))
                     except CannotRun as error:
                         self._fail(name, "idle", error, server)
 

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.pair import Pair
 from tests.bench.values import HOSTNAME, Options
 from tests.peers import aiosmtpd
-from tests.peers.postfix import Tools, write_instance
+from tests.peers.postfix import SMTPD_PROCESSES, Tools, write_instance
 from tests.peers.process import HOST, CannotRun, Program, free_port, wait_port
 
 PILLARBOX_TOML = """\
@@ -27,6 +28,15 @@ data = "data"
 name = "mx"
 address = "{host}:0"
 service = "mx"
+
+[[listener]]
+name = "smtps"
+address = "{host}:0"
+tls = "implicit"
+
+[[tls]]
+certificate = "{pair.certificate}"
+key = "{pair.key}"
 
 [relay]
 networks = ["127.0.0.0/8"]
@@ -57,7 +67,14 @@ smtpd_client_recipient_rate_limit = 0
 smtpd_client_new_tls_session_rate_limit = 0
 smtpd_client_auth_rate_limit = 0
 in_flow_delay = 0
+smtpd_tls_cert_file = {pair.certificate}
+smtpd_tls_key_file = {pair.key}
 {transport}
+"""
+POSTFIX_SERVICES = """\
+{host}:{port} inet n - n - {processes} smtpd
+  -o smtpd_tls_wrappermode=yes
+tlsmgr unix - - n 1000? 1 tlsmgr
 """
 
 
@@ -69,18 +86,21 @@ class Site:
     sink_port: int | None
     options: Options
     tools: Tools
+    pair: Pair
 
 
 class Server(ABC):
-    """One server under test. `port` and `pid` mean something between start and stop."""
+    """One server under test. `port`, `tls_port` and `pid` mean something between start and stop."""
 
     name: str
     relays = True
     process_per_session = False
+    has_tls = True
 
     def __init__(self, site: Site) -> None:
         self.site = site
         self.port = 0
+        self.tls_port = 0  # TLS from the first octet
         self._program: Program | None = None
 
     @abstractmethod
@@ -108,8 +128,10 @@ class Server(ABC):
     def _start_and_ask_port(self, command: list[str | Path], environ: Mapping[str, str] | None = None) -> None:
         """For servers that choose a port and print `listening mx HOST:PORT`."""
         self._program = Program(self.name, command, place=self.site.place, environ=environ)
-        line = self._program.wait_line(f"listening mx {HOST}:")
-        self.port = int(line.rpartition(":")[2])
+        self.port = self._printed_port("mx")
+
+    def _printed_port(self, listener: str) -> int:
+        return int(self.program.wait_line(f"listening {listener} {HOST}:").rpartition(":")[2])
 
 
 class PillarboxServer(Server):
@@ -118,9 +140,12 @@ class PillarboxServer(Server):
     def start(self) -> None:
         sink_port = self.site.sink_port
         next_hop = "discard" if sink_port is None else f"smtp://{HOST}:{sink_port}"
-        text = PILLARBOX_TOML.format(hostname=HOSTNAME, host=HOST, connections=CONNECTIONS, next_hop=next_hop)
+        text = PILLARBOX_TOML.format(
+            hostname=HOSTNAME, host=HOST, connections=CONNECTIONS, next_hop=next_hop, pair=self.site.pair
+        )
         self._config.write_text(text)
         self._start_and_ask_port([self.site.options.pillarbox, "serve", "--config", self._config])
+        self.tls_port = self._printed_port("smtps")
 
     @property
     def _config(self) -> Path:
@@ -141,9 +166,11 @@ class PostfixServer(Server):
 
     def start(self) -> None:
         tools, place = self.site.tools, self.site.place
-        self.port = free_port()
-        settings = POSTFIX_SETTINGS.format(hostname=HOSTNAME, transport=_postfix_transport(self.site.sink_port))
-        config = write_instance(place, self.port, settings, root=tools.root, seen=place)
+        self.port, self.tls_port = free_port(), free_port()
+        transport = _postfix_transport(self.site.sink_port)
+        settings = POSTFIX_SETTINGS.format(hostname=HOSTNAME, transport=transport, pair=self.site.pair)
+        services = POSTFIX_SERVICES.format(host=HOST, port=self.tls_port, processes=SMTPD_PROCESSES)
+        config = write_instance(place, self.port, settings, root=tools.root, seen=place, services=services)
         environ = {**tools.environ(), "MAIL_CONFIG": str(config)}
         self._program = Program(self.name, [tools.master, "-c", config, "-s"], place=place, environ=environ)
         try:
@@ -163,6 +190,7 @@ class PostfixServer(Server):
 class AiosmtpdServer(Server):
     name = "aiosmtpd"
     relays = False
+    has_tls = False
 
     def start(self) -> None:
         store = self.site.place / "store"

@@ -79,6 +79,8 @@ TARGETS = (
     Target("accept 1 KiB, reused sessions", "accept-1k-reuse", rate, AtLeast(5)),
     Target("accept 1 MiB, new sessions", "accept-1m-new", rate, AtLeast(1)),
     Target("accept 1 MiB, reused sessions", "accept-1m-reuse", rate, AtLeast(1)),
+    Target("accept 1 KiB under TLS, new sessions", "tls-1k-new", rate, AtLeast(2)),
+    Target("accept 1 KiB under TLS, reused sessions", "tls-1k-reuse", rate, AtLeast(4)),
     Target("relay 1 KiB, new sessions", "relay-1k-new", rate, AtLeast(2)),
     Target("relay 1 KiB, reused sessions", "relay-1k-reuse", rate, AtLeast(2)),
     Target("p99 latency, 1 KiB, new sessions", "latency-1k-new", p99_ms, Below(1)),

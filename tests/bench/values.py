@@ -20,6 +20,7 @@ RECIPIENT = "to@example.test"
 class Kind(StrEnum):
     ACCEPT = "accept"  # smtp-source to the server, which disposes of the messages itself
     LATENCY = "latency"  # our own client to the server, each message timed
+    TLS = "tls"  # our own TLS client to the server, which disposes of the messages itself
     RELAY = "relay"  # smtp-source to the server to smtp-sink
 
 
@@ -99,6 +100,7 @@ class Options:
     keep: bool
     json: Path | None
     idle: int | None
+    tls: bool  # the idle connections are under TLS
     pillarbox: Path
     tools: Path
 
@@ -120,7 +122,8 @@ def _cells() -> tuple[Cell, ...]:
     ]
     latency = [Cell("latency-1k-new", Kind.LATENCY, kib, reuse=False)]
     relay = [Cell(f"relay-1k-{sessions}", Kind.RELAY, kib, sessions == "reuse") for sessions in ("new", "reuse")]
-    return (*accept, *latency, *relay)
+    tls = [Cell(f"tls-1k-{sessions}", Kind.TLS, kib, sessions == "reuse") for sessions in ("new", "reuse")]
+    return (*accept, *latency, *tls, *relay)
 
 
 CELLS = _cells()

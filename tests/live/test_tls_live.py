@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import smtplib
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from pillarbox.net.tls import TlsLayer
 from tests.live.corpus import simple
 from tests.live.support import BOB, HOST, Client, Server, arrived, needs, until
 
@@ -40,10 +42,19 @@ def listeners() -> list[dict[str, str]]:
     ]
 
 
+def asking(authorities: Path) -> list[dict[str, str]]:
+    """Listeners that ask for a client's certificate: their TLS is by the other library."""
+    return [{**each, "name": f"{each['name']}-ask", "client_certificates": str(authorities)} for each in listeners()]
+
+
+both = pytest.mark.parametrize("suffix", ["", "-ask"], ids=["ssl", "pyopenssl"])
+
+
 @pytest.fixture
 def server(tmp_path: Path, authority: trustme.CA) -> Iterator[Server]:
     files = write(authority.issue_cert(NAME, HOST), tmp_path, "cert")
-    settings = {"hostname": NAME, "listener": listeners(), "tls": [files]}
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    settings = {"hostname": NAME, "listener": [*listeners(), *asking(tmp_path / "clients.pem")], "tls": [files]}
     with Server(tmp_path, settings=settings) as started:
         started.local(BOB)
         started.cli("user", "passwd", BOB, "--password-stdin", text=f"{PASSWORD}\n".encode())
@@ -63,8 +74,9 @@ def mail() -> EmailMessage:
     return message
 
 
-def test_smtplib_by_starttls(server: Server, authority: trustme.CA) -> None:
-    with smtplib.SMTP(HOST, server.port, timeout=20) as client:
+@both
+def test_smtplib_by_starttls(server: Server, authority: trustme.CA, suffix: str) -> None:
+    with smtplib.SMTP(HOST, server.ports[f"mx{suffix}"], timeout=20) as client:
         client.starttls(context=trusting(authority))
         client.login(BOB, PASSWORD)
         client.mail(BOB)
@@ -74,33 +86,46 @@ def test_smtplib_by_starttls(server: Server, authority: trustme.CA) -> None:
     assert b" with ESMTPSA id " in arrived(server)[0]
 
 
-def test_smtplib_by_implicit_tls(server: Server, authority: trustme.CA) -> None:
-    with smtplib.SMTP_SSL(HOST, server.ports["smtps"], timeout=20, context=trusting(authority)) as client:
+@both
+def test_smtplib_by_implicit_tls(server: Server, authority: trustme.CA, suffix: str) -> None:
+    port = server.ports[f"smtps{suffix}"]
+    with smtplib.SMTP_SSL(HOST, port, timeout=20, context=trusting(authority)) as client:
         client.send_message(mail(), BOB, [BOB])
     assert b" with ESMTPS id " in arrived(server)[0]
 
 
-def test_swaks_and_curl(server: Server, tmp_path: Path) -> None:
+@both
+def test_swaks_and_curl(server: Server, tmp_path: Path, suffix: str) -> None:
     swaks = [needs("swaks"), "--server", HOST, "--to", BOB, "--from", BOB]
     login = ["--auth", "PLAIN", "--auth-user", BOB, "--auth-password", PASSWORD]
-    for options in (["--port", str(server.port), "--tls"], ["--port", str(server.ports["smtps"]), "--tls-on-connect"]):
+    starttls, implicit = (str(server.ports[f"{name}{suffix}"]) for name in ("mx", "smtps"))
+    for options in (["--port", starttls, "--tls"], ["--port", implicit, "--tls-on-connect"]):
         run = subprocess.run([*swaks, *login, *options], capture_output=True, text=True, timeout=60, check=False)
         assert run.returncode == 0, run.stdout + run.stderr
     letter = tmp_path / "letter"
     letter.write_bytes(simple("curl"))
-    url = f"smtps://{HOST}:{server.ports['smtps']}"
+    url = f"smtps://{HOST}:{implicit}"
     command = [needs("curl"), "-sS", "-k", "--url", url, "--mail-from", BOB, "--mail-rcpt", BOB, "-T", str(letter)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
     arrived(server, 3)
 
 
-def test_s_client_finds_what_is_refused(server: Server) -> None:
+@both
+def test_s_client_finds_what_is_refused(server: Server, suffix: str) -> None:
     """TLS 1.0 and 1.1 are refused, 1.2 and 1.3 are not."""
     openssl = needs("openssl")
     for version, taken in (("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)):
         run = subprocess.run(
-            [openssl, "s_client", "-starttls", "smtp", "-connect", f"{HOST}:{server.port}", f"-{version}"]
+            [
+                openssl,
+                "s_client",
+                "-starttls",
+                "smtp",
+                "-connect",
+                f"{HOST}:{server.ports[f'mx{suffix}']}",
+                f"-{version}",
+            ]
             + ["-cipher", "DEFAULT@SECLEVEL=0", "-servername", NAME, "-quiet", "-no_ign_eof"],
             input=b"QUIT\r\n",
             capture_output=True,
@@ -118,22 +143,79 @@ def test_octets_behind_starttls_close_the_connection(server: Server) -> None:
         assert client.closed()
 
 
-def fingerprint(server: Server) -> bytes:
+@both
+def test_a_client_that_renegotiates_is_refused(server: Server, suffix: str) -> None:
+    """In TLS 1.2; another client is served all the same."""
+    address = f"{HOST}:{server.ports[f'smtps{suffix}']}"
+    with subprocess.Popen(
+        [needs("openssl"), "s_client", "-tls1_2", "-connect", address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as client:
+        assert client.stdin is not None and client.stdout is not None
+        client.stdin.write(b"R\n")  # its command to renegotiate
+        client.stdin.flush()
+        said = client.stdout.read()
+        client.kill()
+    assert b"RENEGOTIATING" in said and b"no renegotiation" in said
+    with Client(server.port) as other:
+        assert other.greeting.startswith("220")
+
+
+@both
+@pytest.mark.parametrize("known", [True, False], ids=["known", "stranger"])
+def test_a_client_with_a_certificate(server: Server, authority: trustme.CA, suffix: str, known: bool) -> None:
+    """One that does not hold does no harm to its mail."""
+    context = trusting(authority)
+    (authority if known else trustme.CA()).issue_cert(BOB).configure_cert(context)
+    with smtplib.SMTP(HOST, server.ports[f"mx{suffix}"], timeout=20) as client:
+        client.starttls(context=context)
+        client.send_message(mail(), BOB, [BOB])
+    assert b" with ESMTPS id " in arrived(server)[0]
+
+
+@both
+def test_a_client_that_goes_away_in_the_handshake(server: Server, suffix: str) -> None:
+    hello = TlsLayer(ssl.create_default_context(), server_side=False, server_hostname=NAME).start()
+    for octets in (b"", hello[:40], hello, b"EHLO plain.example\r\n"):
+        with socket.create_connection((HOST, server.ports[f"smtps{suffix}"]), timeout=20) as client:
+            client.sendall(octets)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(10_000):
+                pass
+    assert fingerprint(server, f"smtps{suffix}")
+
+
+def fingerprint(server: Server, name: str = "smtps") -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with smtplib.SMTP_SSL(HOST, server.ports["smtps"], timeout=20, context=context) as client:
+    with smtplib.SMTP_SSL(HOST, server.ports[name], timeout=20, context=context) as client:
         found = client.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
     assert isinstance(found, bytes)
     return found
 
 
-def test_a_certificate_is_replaced(server: Server, authority: trustme.CA) -> None:
-    """New connections get the new one within a second; an open one goes on."""
-    before = fingerprint(server)
-    with smtplib.SMTP(HOST, server.port, timeout=20) as open_one:
+@both
+def test_a_certificate_is_replaced(server: Server, authority: trustme.CA, suffix: str) -> None:
+    """New connections get the new one within a second; an open one goes on, and so does one in its handshake."""
+    smtps = f"smtps{suffix}"
+    before = fingerprint(server, smtps)
+    with smtplib.SMTP(HOST, server.ports[f"mx{suffix}"], timeout=20) as open_one:
         open_one.starttls(context=trusting(authority))
+        shaking = TlsLayer(trusting(authority), server_side=False, server_hostname=NAME)
+        half = socket.create_connection((HOST, server.ports[smtps]), timeout=20)
+        hello = shaking.start()
+        half.sendall(hello[:50])
         write(authority.issue_cert(NAME, HOST), server.place, "cert")
-        until(lambda: fingerprint(server) != before, 2.0, "the new certificate")
+        until(lambda: fingerprint(server, smtps) != before, 1.0, "the new certificate")
+        half.sendall(hello[50:])
+        with half:
+            plain = b""
+            while not plain.endswith(b"\r\n"):
+                plain, answer = shaking.receive(half.recv(100_000))
+                half.sendall(answer)
+        assert plain.startswith(b"220 ")
         open_one.send_message(mail(), BOB, [BOB])
     arrived(server, 1)
 

@@ -115,12 +115,12 @@ def find_tools(cache: Path) -> Tools:
     return tools
 
 
-def write_instance(place: Path, port: int, settings: str, *, root: Path, seen: Path) -> Path:
+def write_instance(place: Path, port: int, settings: str, *, root: Path, seen: Path, services: str = "") -> Path:
     """Configuration, queue and data of one Postfix below `place`; returns the configuration folder, as Postfix sees it.
 
-    `settings`: further lines of main.cf. `root`, `seen`: where Postfix sees its own programs, and `place`. Its
-    processes enter the queue as root and then change to OWNER; paths used after that are relative to the queue, so that
-    the folders above `place` may be closed to others, as root's home is.
+    `settings`, `services`: further lines of main.cf and of master.cf. `root`, `seen`: where Postfix sees its own
+    programs, and `place`. Its processes enter the queue as root and then change to OWNER; paths used after that are
+    relative to the queue, so that the folders above `place` may be closed to others, as root's home is.
     """
     if os.geteuid() != 0:
         raise CannotRun("Postfix can be started by root only")
@@ -129,7 +129,8 @@ def write_instance(place: Path, port: int, settings: str, *, root: Path, seen: P
     config.mkdir()
     main = MAIN_CF.format(seen=seen, root=str(root).rstrip("/"), owner=OWNER, group=GROUP, host=HOST, settings=settings)
     config.joinpath("main.cf").write_text(main)
-    config.joinpath("master.cf").write_text(MASTER_CF.format(host=HOST, port=port, smtpd_processes=SMTPD_PROCESSES))
+    master = MASTER_CF.format(host=HOST, port=port, smtpd_processes=SMTPD_PROCESSES)
+    config.joinpath("master.cf").write_text(master + services)
     _make_queue(place)
     return seen / "config"
 

@@ -85,6 +85,10 @@ def test_certificates(tmp_path: Path) -> None:
     certificate.private_key_pem.write_to_path(tmp_path / "cert.key")
     (good,) = [each for each in findings(tmp_path, text) if each.what.startswith("TLS:")]
     assert good.level is Level.OK and "mx.example.test" in good.what
+    asking = text.replace("implicit", 'implicit"\nclient_certificates = "clients.pem')
+    (missing,) = [each for each in findings(tmp_path, asking) if each.what.startswith("TLS:")]
+    assert missing.level is Level.FAIL and str(tmp_path / "clients.pem") in missing.what
+    assert "client_certificates" in missing.mend
 
 
 def test_passwords_for_next_hops(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trustme
 
+from pillarbox.adapters.certificates import CertificateError
 from pillarbox.adapters.passwords import hash_password
-from pillarbox.adapters.tls import CertificateError, client_context
+from pillarbox.adapters.tls_contexts import client_context
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config, RelayConfig, TlsConfig
 from pillarbox.app.config_delivery import RouteConfig
@@ -28,6 +30,8 @@ from pillarbox.core.address import Domain
 from pillarbox.engine.ports import User
 from pillarbox.engine.routing import SmartHost
 from pillarbox.engine.service import Access, AuthOffer, TlsMode
+from pillarbox.net.tls import Secured, TlsLayer
+from pillarbox.net.tls_exporting import ExportingLayer
 from pillarbox.smtp.states import Verb
 from tests.making import HOSTNAME, box
 from tests.unit.test_daemon import at_work
@@ -193,6 +197,25 @@ def test_a_connection_may_begin_tls_though_a_reload_took_it_away(tmp_path: Path)
         assert await after.codes() == [502]
 
     run(tmp_path, main, config(tmp_path, replace(MX, tls=TlsMode.STARTTLS)))
+
+
+def test_a_reload_changes_who_is_asked_for_a_certificate(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "clients.pem")
+    plain = replace(MX, tls=TlsMode.STARTTLS)
+    asking = replace(plain, client_certificates=tmp_path / "clients.pem")
+
+    async def main(here: Running) -> None:
+        (listener,) = here.house.listeners.values()
+        for changed, kind in ((asking, ExportingLayer), (plain, TlsLayer)):
+            await here.house.reload(config(tmp_path, changed), {})
+            client = await here.connect()
+            client.send(b"STARTTLS\r\n")
+            assert await client.codes() == [220]
+            await shake(client)
+            transports = [each._transport for each in listener.connections]
+            assert kind in [type(each.layer) for each in transports if isinstance(each, Secured)]
+
+    run(tmp_path, main, config(tmp_path, plain))
 
 
 async def shake(client: Client) -> None:

@@ -15,7 +15,8 @@ import trustme
 
 from pillarbox.engine.routing import Mx, SmartHost, TlsPolicy
 from pillarbox.net import sender
-from pillarbox.net.pool import SmtpMailer, Ways
+from pillarbox.net.pool import KEPT_FREE, SmtpMailer, Ways
+from pillarbox.net.tls_faults import MOST, REMEMBERED, TlsFaults
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.smtp.sasl import Credentials
 from tests.making import HOSTNAME, turns
@@ -242,6 +243,9 @@ def test_a_connection_is_kept_with_its_tls() -> None:
         for _ in range(2):
             assert await here.carry(job()) == [f"delivered {TAKEN}"]
         assert len(here.wires.asked) == 1
+        ((_, connection),) = here.mailer._free
+        assert connection.channel is not None
+        assert len(connection.channel.binding("tls-server-end-point") or b"") == 32
 
     run(lambda: TlsOffice(TlsServer([UNDER_TLS + SENT + SENT]), REQUIRED), faultless(main))
 
@@ -283,6 +287,50 @@ def test_opportunistic_tries_anew_in_clear_where_the_handshake_takes_too_long() 
         assert [str(outcome.text) for outcome in (await report).outcomes] == [TAKEN]
 
     run(lambda: TlsOffice(TlsServer([ASKED + "H 0\n", IN_CLEAR + SENT]), OPPORTUNISTIC), faultless(main))
+
+
+def test_where_tls_has_failed_it_is_not_tried_with_each_connection() -> None:
+    """One connection for each message, until it is forgotten; another host is not taken for this one."""
+    clear = hello("STARTTLS", "PIPELINING") + SENT + "C QUIT\nX\n"
+    failing = ASKED + "P 5\nR no handshake\n"
+
+    async def main(here: Office) -> None:
+        for connections in (2, 3, 4):
+            assert await here.carry(job()) == [f"delivered {TAKEN}"]
+            assert len(here.wires.asked) == connections
+            here.clock.advance(KEPT_FREE + 1)
+        here.clock.advance(REMEMBERED)
+        assert await here.carry(job()) == [f"delivered {TAKEN}"]
+        assert len(here.wires.asked) == 6
+        assert isinstance(here, TlsOffice) and not any(each.secure for each in here.talked)
+
+    scripts = [failing, clear, clear, clear, failing, clear]
+    run(lambda: TlsOffice(TlsServer(scripts), OPPORTUNISTIC), faultless(main))
+
+
+def test_what_is_remembered_of_tls_is_bounded() -> None:
+    faults = TlsFaults()
+    for number in range(MOST + 1):
+        faults.failed((IP, number), 100.0)
+    faults.failed((IP, 1), 200.0)
+    assert [faults.known((IP, number), 100.0) for number in (0, 1, 2, MOST)] == [False, True, True, True]
+    faults.failed((IP, MOST + 1), 200.0)
+    assert not faults.known((IP, 2), 200.0)
+    assert [faults.known((IP, 1), 200.0 + seconds) for seconds in (REMEMBERED - 1, REMEMBERED)] == [True, False]
+
+
+@pytest.mark.usefixtures("far")
+def test_with_a_password_tls_is_tried_each_time() -> None:
+    """In clear it would be of no use, so that a passing fault must not keep us there."""
+    bound = ASKED + "T\n" + again("AUTH PLAIN", "PIPELINING") + AUTH + "S 235 Ok\n" + SENT
+
+    async def main(here: Office) -> None:
+        (outcome,) = await here.carry(job())
+        assert deferred(outcome, "the password would cross the network in clear")
+        assert await here.carry(job()) == [f"delivered {TAKEN}"]
+
+    scripts = [ASKED + "X\n", hello("AUTH PLAIN", "STARTTLS"), bound]
+    run(lambda: TlsOffice(TlsServer(scripts), OPPORTUNISTIC, credentials=KNOWN), faultless(main))
 
 
 def test_a_server_that_closes_instead_is_tried_later() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -12,16 +13,18 @@ import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.engine.service import AuthOffer, Service, TlsMode
-from pillarbox.net.connection import INPUT_HELD, LINGER, OUTPUT_HELD
+from pillarbox.net.connection import INPUT_HELD, LINGER, OUTPUT_HELD, Connection
 from pillarbox.net.listener import Bounds
 from pillarbox.net.tls import Secured, TlsLayer
+from pillarbox.net.tls_exporting import ExportingLayer
 from tests.making import BOUNDS, turns
 from tests.unit.test_listener import EHLO, IDLE, Client, Main, run_at
 from tests.unit.test_listener_questions import KEPT, Office, Peer, auth
-from tests.unit.test_tls_layer import AUTHORITY, LARGE, client_context, server_context
+from tests.unit.test_tls_layer import AUTHORITY, KINDS, LARGE, client_context, server_context
 
 NAME = "mx.example.test"
-SERVER = server_context(AUTHORITY.issue_cert(NAME))
+CERTIFICATE = AUTHORITY.issue_cert(NAME)
+SERVERS = {kind: make(CERTIFICATE) for kind, make in KINDS.items()}
 CLIENT = client_context()
 GREETING = "220 mx.example.test ESMTP"
 STARTTLS = b"STARTTLS\r\n"
@@ -31,13 +34,15 @@ TEXT = b"Subject: x\r\n\r\nbody\r\n.\r\n"
 
 
 class TlsOffice(Office):
-    """An office with a certificate."""
+    """An office with a certificate. `kind`: by what its listener has TLS."""
+
+    kind = "ssl"
 
     def __init__(self, mode: TlsMode = TlsMode.STARTTLS, bounds: Bounds = BOUNDS, **changes: Any) -> None:
         self.mode = mode
         self.changes = changes
         super().__init__(bounds)
-        self.listener.tls = lambda: SERVER
+        self.listener.tls = lambda: SERVERS[self.kind]
 
     def service(self, name: str = "mx", **changes: Any) -> Service:
         return super().service(name, **{"tls": self.mode, **self.changes, **changes})
@@ -96,6 +101,12 @@ def faultless(main: Callable[[P], Coroutine[Any, Any, None]]) -> Callable[[P], C
     return watched
 
 
+@pytest.fixture(params=KINDS, autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All with each of the two layers that a server may have."""
+    monkeypatch.setattr(TlsOffice, "kind", request.param)
+
+
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients are on no loopback address."""
@@ -128,6 +139,17 @@ def test_all_begins_again_behind_the_handshake() -> None:
         assert (message.protocol, message.helo) == ("ESMTPS", "client.example")
 
     run(main)
+
+
+@both
+def test_the_session_is_given_the_channel(mode: TlsMode) -> None:
+    async def main(here: TlsOffice) -> None:
+        await here.secured()
+        secured = here.connection._transport
+        assert isinstance(secured, Secured)
+        assert here.connection._session._client.channel is secured.layer
+
+    run(main, mode)
 
 
 def test_who_was_known_is_known_no_more() -> None:
@@ -370,6 +392,30 @@ def test_a_drain_tells_421(mode: TlsMode) -> None:
         await draining
 
     run(main, mode)
+
+
+def living() -> int:
+    return sum(type(found) in (Connection, TlsLayer, ExportingLayer) for found in gc.get_objects())
+
+
+def test_what_a_connection_took_is_free_at_once() -> None:
+    """No cycle is left, so that nobody has to search for garbage."""
+
+    async def main(here: TlsOffice) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            client = await here.secured()
+            assert living() == 2  # a connection and its layer
+            client.send(MAIL + TEXT + b"QUIT\r\n")
+            assert (await client.rest())[-1] == str(r.BYE)
+            await here.until_alone()
+            await turns()
+            assert living() == 0
+        finally:
+            gc.enable()
+
+    run(main)
 
 
 def test_a_drain_of_connections_that_linger() -> None:

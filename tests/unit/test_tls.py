@@ -25,14 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pillarbox.adapters import self_signed
-from pillarbox.adapters.tls import (
-    LOOK_EVERY,
-    RENEW_BEFORE,
-    CertificateError,
-    CertificateFiles,
-    ServerCertificates,
-    client_context,
-)
+from pillarbox.adapters.certificates import CertificateError, CertificateFiles
+from pillarbox.adapters.tls import LOOK_EVERY, RENEW_BEFORE, ServerCertificates
+from pillarbox.adapters.tls_contexts import client_context
 from pillarbox.core.address import Domain
 
 HOST = Domain("mx.example.test")

@@ -1,16 +1,29 @@
-"""TLS over memory, two layers talking to each other; and what stands between a transport and a protocol."""
+"""TLS over memory, two layers talking to each other; and what stands between a transport and a protocol.
+
+All of it with each of the two layers that a server may have.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import sys
+import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
 
-from pillarbox.net.tls import Secured, TlsError, TlsLayer
+from pillarbox.adapters.certificates import CertificateFiles, Pair
+from pillarbox.adapters.tls_contexts import Context, exporting_context
+from pillarbox.net.tls import TOGETHER, Layer, Secured, TlsError, TlsLayer
+from pillarbox.net.tls_exporting import ExportingLayer, server_layer
 
 NAME = "mx.far.example"
 LARGE = bytes(range(256)) * 4096
@@ -25,6 +38,28 @@ def server_context(certificate: trustme.LeafCert = CERTIFICATE) -> ssl.SSLContex
     return context
 
 
+def pair_of(certificate: trustme.LeafCert) -> Pair:
+    leaf, *chain = (x509.load_pem_x509_certificate(pem.bytes()) for pem in certificate.cert_chain_pems)
+    return Pair(leaf, tuple(chain), load_pem_private_key(certificate.private_key_pem.bytes(), None), ())
+
+
+def exporting(certificate: trustme.LeafCert = CERTIFICATE, *authorities: x509.Certificate) -> SSL.Context:
+    files = CertificateFiles(Path("cert.pem"), Path("cert.key"))
+    return exporting_context(files, pair_of(certificate), None, authorities)
+
+
+KINDS: dict[str, Callable[..., Context]] = {"ssl": server_context, "pyopenssl": exporting}
+make_context = server_context
+
+
+@pytest.fixture(params=KINDS, autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By what the server has its layer."""
+    chosen = str(request.param)
+    monkeypatch.setattr(sys.modules[__name__], "make_context", KINDS[chosen])
+    return chosen
+
+
 def client_context(authority: trustme.CA = AUTHORITY, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
@@ -35,13 +70,13 @@ def client_context(authority: trustme.CA = AUTHORITY, version: ssl.TLSVersion | 
 
 def layers(
     *, authority: trustme.CA = AUTHORITY, name: str = NAME, version: ssl.TLSVersion | None = None
-) -> tuple[TlsLayer, TlsLayer]:
+) -> tuple[TlsLayer, Layer]:
     """A client and a server who have not spoken yet."""
     client = TlsLayer(client_context(authority, version), server_side=False, server_hostname=name)
-    return client, TlsLayer(server_context(), server_side=True)
+    return client, server_layer(make_context())
 
 
-def shake(client: TlsLayer, server: TlsLayer, *, piece: int = 1 << 20) -> None:
+def shake(client: Layer, server: Layer, *, piece: int = 1 << 20) -> None:
     """The handshake, its octets cut into pieces."""
     to_server, to_client = client.start(), b""
     while to_server or to_client:
@@ -51,7 +86,7 @@ def shake(client: TlsLayer, server: TlsLayer, *, piece: int = 1 << 20) -> None:
         to_client = b""
 
 
-def fed(layer: TlsLayer, octets: bytes, piece: int = 1) -> tuple[bytes, bytes]:
+def fed(layer: Layer, octets: bytes, piece: int = 1) -> tuple[bytes, bytes]:
     plain = answer = b""
     for start in range(0, len(octets), piece):
         found = layer.receive(octets[start : start + piece])
@@ -59,7 +94,7 @@ def fed(layer: TlsLayer, octets: bytes, piece: int = 1) -> tuple[bytes, bytes]:
     return plain, answer
 
 
-def pair(version: ssl.TLSVersion | None = None) -> tuple[TlsLayer, TlsLayer]:
+def pair(version: ssl.TLSVersion | None = None) -> tuple[TlsLayer, Layer]:
     client, server = layers(version=version)
     shake(client, server)
     return client, server
@@ -162,6 +197,10 @@ def test_writing_before_the_handshake() -> None:
     with pytest.raises(TlsError):
         client.send(b"x")
     assert client.close() == b""
+
+
+def test_the_context_decides_the_layer(kind: str) -> None:
+    assert type(pair()[1]) is {"ssl": TlsLayer, "pyopenssl": ExportingLayer}[kind]
 
 
 # --- between a transport and a protocol
@@ -341,6 +380,58 @@ def test_another_protocol_keeps_the_layer(rig: Rig) -> None:
     assert rig.heard() == b"EHLO x\r\n"
     rig.secured.connection_lost(None)
     assert (rig.above.log, other.log) == ([], ["lost None"])
+
+
+def test_no_cycle_is_left_behind() -> None:
+    """What a connection took is free as soon as it is lost, without a search for garbage."""
+
+    class Owner(Above):
+        def __init__(self, below: Below, layer: Layer) -> None:
+            super().__init__()
+            self.transport = Secured(below, self, layer, ready=self.ready, failed=self.failed)
+
+        def ready(self) -> None: ...
+
+        def failed(self, reason: str) -> None: ...
+
+    below, (client, server) = Below(), layers()
+    owner = Owner(below, server)
+    for octets in (client.start(), client.receive(below.taken())[1] if below.octets else b""):
+        owner.transport.data_received(octets)
+    secured, gone = owner.transport, weakref.ref(owner)
+    gc.disable()
+    try:
+        secured.connection_lost(None)
+        del owner
+        assert gone() is None
+    finally:
+        gc.enable()
+    secured.write(b"too late")
+    secured.connection_lost(None)
+
+
+def test_what_is_said_at_once_leaves_in_one_write(rig: Rig) -> None:
+    """And in bounded memory."""
+    writes: list[bytes] = []
+
+    def answer() -> None:
+        for number in range(TOGETHER + 1):
+            rig.secured.write(b"250 %d\r\n" % number)
+            assert len(rig.secured._unsent) < TOGETHER
+        if rig.above.octets.endswith(b"QUIT\r\n"):
+            rig.secured.write_eof()
+
+    def write(data: bytes) -> None:
+        writes.append(data)
+        Below.write(rig.below, data)
+
+    rig.below.write = write  # type: ignore[method-assign]
+    rig.above.on_data = answer
+    rig.secured.data_received(rig.client.send(b"NOOP\r\n"))
+    assert len(writes) == 2 and rig.heard() == b"250 0\r\n250 1\r\n250 2\r\n250 3\r\n"
+    rig.secured.data_received(rig.client.send(b"QUIT\r\n"))
+    assert len(writes) == 4 and rig.below.eof
+    assert rig.heard() == b"250 0\r\n250 1\r\n250 2\r\n250 3\r\n" and rig.client.ended
 
 
 # --- the end

@@ -22,12 +22,13 @@ from pathlib import Path
 import apsw
 
 from pillarbox import __version__
+from pillarbox.adapters.certificates import CertificateError, CertificateFiles
 from pillarbox.adapters.directory_sqlite import UPGRADES
 from pillarbox.adapters.dns import DnsResolver
 from pillarbox.adapters.privilege import PrivilegeError, current_user, is_root
 from pillarbox.adapters.spool_schema import VERSION as SPOOL_VERSION
 from pillarbox.adapters.spool_schema import open_reader
-from pillarbox.adapters.tls import CertificateError, CertificateFiles, ServerCertificates
+from pillarbox.adapters.tls import ServerCertificates
 from pillarbox.app import privilege
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig, Service
@@ -304,9 +305,15 @@ def _certificates(config: Config, data: DataDir) -> Iterator[Finding]:
         return
     files = [CertificateFiles(each.certificate, each.key) for each in config.tls]
     try:
-        found = ServerCertificates(files, keys=data.root, hostname=config.hostname, monotonic=time.monotonic)
+        found = ServerCertificates(
+            files,
+            keys=data.root,
+            hostname=config.hostname,
+            monotonic=time.monotonic,
+            terms=[listener.tls_terms for listener in config.listeners],
+        )
     except CertificateError as error:
-        yield _fail(f"TLS: {error}", "correct the files that [[tls]] names")
+        yield _fail(f"TLS: {error}", "correct the files that [[tls]] and client_certificates name")
         return
     for names in found.names:
         yield _ok(f"TLS: a certificate for {', '.join(names)}")

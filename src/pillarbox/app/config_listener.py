@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
+from pillarbox.adapters.tls import Terms
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
 from pillarbox.app.config_values import Endpoint, IpNetwork, UnixSocket
@@ -103,6 +105,13 @@ class ListenerConfig:
         "`starttls`: the client may begin TLS by STARTTLS. `implicit`: the handshake comes first, usually on port 465. "
         "Without a `[[tls]]` a self-signed certificate is made.",
     )
+    client_certificates: Path | None = keys.one(
+        "client_certificates",
+        kinds.path(),
+        None,
+        "A PEM file of authorities: clients are asked, under TLS, for a certificate that one of them has issued. "
+        "Nobody needs one, and one that does not hold counts as none.",
+    )
     auth: AuthOffer = keys.one(
         "auth",
         kinds.choice(AuthOffer),
@@ -152,3 +161,8 @@ class ListenerConfig:
         "authenticated. `trusted`: those, and clients in `relay.networks`. `on`: everybody. Those who may not get 252 "
         "for VRFY and EXPN, 530 for the others.",
     )
+
+    @property
+    def tls_terms(self) -> Terms:
+        """The exporter costs a little with each command: it is for where people log in."""
+        return Terms(exporter=self.service is Service.SUBMISSION, authorities=self.client_certificates)

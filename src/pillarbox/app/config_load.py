@@ -97,8 +97,11 @@ def _placed(config: Config, folder: Path) -> Config:
 
 
 def _placed_listener(listener: ListenerConfig, folder: Path) -> ListenerConfig:
-    address = listener.address
-    return replace(listener, address=UnixSocket(folder / address.path)) if isinstance(address, UnixSocket) else listener
+    if isinstance(listener.address, UnixSocket):
+        listener = replace(listener, address=UnixSocket(folder / listener.address.path))
+    if listener.client_certificates is not None:
+        listener = replace(listener, client_certificates=folder / listener.client_certificates)
+    return listener
 
 
 def _placed_route(route: RouteConfig, folder: Path) -> RouteConfig:

@@ -23,11 +23,11 @@ import apsw
 import uvloop
 
 from pillarbox.adapters import systemd
+from pillarbox.adapters.certificates import CertificateError
 from pillarbox.adapters.directory_sqlite import DirectoryError
 from pillarbox.adapters.privilege import PrivilegeError, become, is_root, seal
 from pillarbox.adapters.spool_reader import SqliteSpoolReader
 from pillarbox.adapters.spool_schema import SpoolVersion
-from pillarbox.adapters.tls import CertificateError
 from pillarbox.app import log as logs
 from pillarbox.app import privilege
 from pillarbox.app.admin import Admin

@@ -14,9 +14,10 @@ import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+from pillarbox.adapters.certificates import CertificateFiles
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.adapters.dns import DnsResolver
 from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer
@@ -27,7 +28,8 @@ from pillarbox.adapters.pipe import PipeMailer
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.adapters.system import SystemClock
 from pillarbox.adapters.terminals import Terminals
-from pillarbox.adapters.tls import CertificateFiles, ServerCertificates, client_context
+from pillarbox.adapters.tls import PLAIN, ServerCertificates, Terms
+from pillarbox.adapters.tls_contexts import Context, client_context
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
@@ -171,6 +173,7 @@ class House:
             keys=self.data.folder.root / "keys",
             hostname=self.config.hostname,
             monotonic=self.data.clock.monotonic,
+            terms=[listener.tls_terms for listener in self.config.listeners],
         )
 
     def _read_credentials(self) -> dict[str, Credentials]:
@@ -178,9 +181,9 @@ class House:
         files = {route.credentials for route in self.config.routes if route.credentials is not None}
         return {str(file): read_credentials(file) for file in files}
 
-    def _server_context(self) -> ssl.SSLContext:
+    def _server_context(self, terms: Terms) -> Context:
         assert self._certificates is not None
-        return self._certificates.context()
+        return self._certificates.context_for(terms)
 
     def _login(self, name: str) -> Mailbox | None:
         user = self.data.directory.login(name)
@@ -283,7 +286,7 @@ class House:
             accept=self.queue.accept,
             answers=self.answers,
             hand_over=self._hand_overs.take,
-            tls=self._server_context,
+            tls=partial(self._server_context, PLAIN),
             census=self._census,
         )
 
@@ -294,6 +297,7 @@ class House:
     async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
         listener = self.listener(self.service(config))
         listener.protocol = _protocol(config)
+        listener.tls = partial(self._server_context, config.tls_terms)
         await listener.listen(bound)
         self.listeners[key(config)] = listener
         return f"listening {config.name} {_printed(bound)}"
@@ -327,6 +331,7 @@ class House:
         for name, listener in self.listeners.items():
             listener.service = self.service(wanted[name])
             listener.protocol = _protocol(wanted[name])
+            listener.tls = partial(self._server_context, wanted[name].tls_terms)
             listener.bounds = self._bounds()
         return [await self._listen(wanted[name], bound) for name, bound in sockets.items()]
 

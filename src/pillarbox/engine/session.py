@@ -124,6 +124,7 @@ class Session:
 
     def closed(self) -> None:
         """The connection is gone, and no question is open. May be said twice."""
+        self._client.unread = bool  # it leads to the connection, which leads here
         if self._reception is not None:
             self._aborted()
         notify(self._client.chains.close, hooks.Close(self._client))

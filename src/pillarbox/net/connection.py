@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from pillarbox.core import reply as r
@@ -17,7 +18,8 @@ from pillarbox.engine.questions import Accept, Drop, Question, Spill
 from pillarbox.engine.service import TlsMode
 from pillarbox.engine.session import Session
 from pillarbox.net.network import address_of, has_unread, peer_of
-from pillarbox.net.tls import Secured, TlsLayer
+from pillarbox.net.tls import Secured
+from pillarbox.net.tls_exporting import server_layer
 from pillarbox.smtp.events import Wait
 from pillarbox.smtp.states import ServerState
 
@@ -81,9 +83,10 @@ class Connection(asyncio.Protocol):
         self._monotonic = listener.clock.monotonic
         self._born = self._last_octet = self._monotonic()
         self._smtp = listener.service.connection()
-        self._session = Session(listener.service, self.peer, self._here, unread=self._unread)
-        if self._under_tls:  # it was adopted with its layer
-            self._session.secured()
+        here = partial(address_of, transport, "sockname")
+        self._session = Session(listener.service, self.peer, here, unread=self._unread)
+        if isinstance(transport, Secured):  # it was adopted with its layer
+            self._session.secured(transport.layer)
         self._admit(listener.admit(self) or self._session.connect())
 
     def _admit(self, answer: Any) -> None:
@@ -108,13 +111,16 @@ class Connection(asyncio.Protocol):
 
     def _secure(self) -> None:
         """Put TLS between the transport and us; the handshake is the client's to begin."""
-        layer = TlsLayer(self._listener.tls(), server_side=True)
+        layer = server_layer(self._listener.tls())
         self._transport = Secured(self._transport, self, layer, ready=self._secured, failed=self._insecure)
 
     def _secured(self) -> None:
         if self._deadline:
             return  # lingering
-        self._session.secured()
+        layer = cast(Secured, self._transport).layer
+        if layer.doubt:
+            log.info("the certificate that %s shows does not hold: %s", self.peer, layer.doubt)
+        self._session.secured(layer)
         if self._smtp.state is ServerState.CONNECT:
             self._greet()
         else:
@@ -136,10 +142,6 @@ class Connection(asyncio.Protocol):
             return False
         transport = self._transport
         return transport.unread if isinstance(transport, Secured) else bool(self._behind) or has_unread(transport)
-
-    def _here(self) -> str:
-        """The IP address that the client has reached."""
-        return address_of(self._transport, "sockname")
 
     def data_received(self, data: bytes) -> None:
         if self._deadline:

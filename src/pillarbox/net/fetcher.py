@@ -23,7 +23,7 @@ from pillarbox.net.sender import Deadlines
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
-from pillarbox.smtp.sasl import Credentials, Derivation, SaslError
+from pillarbox.smtp.sasl import Channel, Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,11 @@ class _Talk(asyncio.Protocol):
             raise FetchError(f"no TLS handshake within {seconds:g} s") from error
         if fault:
             raise FetchError(fault)
+
+    @property
+    def channel(self) -> Channel | None:
+        """The TLS under this connection, for a login to be bound to; None where there is none."""
+        return self.transport.layer if isinstance(self.transport, Secured) else None
 
     @property
     def is_loopback(self) -> bool:
@@ -177,7 +182,7 @@ class Fetcher:
                 raise FetchError(step.text)
             else:
                 await self._secure(talk, errand)
-                step = opening.secured(None)
+                step = opening.secured(talk.channel)
 
     async def _secure(self, talk: _Talk, errand: Errand) -> None:
         """A password that leaves this machine goes only to whom a certificate vouches for."""

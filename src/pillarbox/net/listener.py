@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from pillarbox.adapters.tls_contexts import Context
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
@@ -67,7 +67,7 @@ class Listener:
         accept: Callable[[Message, SpoolCallback], None],
         answers: Answers,
         hand_over: HandOver,
-        tls: Callable[[], ssl.SSLContext],
+        tls: Callable[[], Context],
         census: Census,
     ) -> None:
         self.service = service  # of the connections that come from now on

@@ -31,6 +31,7 @@ from pillarbox.engine.routing import (
     TrySocket,
 )
 from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
+from pillarbox.net.tls_faults import TlsFaults
 from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Ways:
     shuffle: Shuffle
     deadlines: Deadlines = field(default_factory=Deadlines)
     tls: Callable[[TlsPolicy], ssl.SSLContext] | None = None  # for connections to next hops
+    tls_faults: TlsFaults = field(default_factory=TlsFaults)
 
 
 class SmtpMailer:
@@ -151,13 +153,20 @@ class SmtpMailer:
 
     async def _connect(self, target: Try | TrySocket) -> Outgoing:
         """Raises OSError, Unusable."""
+        may_be_clear = self._tls is TlsPolicy.OPPORTUNISTIC and not self._implicit
+        faults = self._ways.tls_faults
+        server = (str(target.ip), target.port) if isinstance(target, Try) else (target.path, 0)
+        if may_be_clear and self._credentials is None and faults.known(server, self._ways.clock.monotonic()):
+            return await self._connect_with(target, self._protection(TlsPolicy.OFF))
         try:
             return await self._connect_with(target, self._protection(self._tls))
         except Unusable as error:
-            if not error.tls or self._implicit or self._tls is not TlsPolicy.OPPORTUNISTIC:
+            if not error.tls or not may_be_clear:
                 raise
             log.info("%s: %s; once more in clear", target, error)  # RFC 7435 §3: better than no mail at all
-            return await self._connect_with(target, self._protection(TlsPolicy.OFF))
+        connection = await self._connect_with(target, self._protection(TlsPolicy.OFF))
+        faults.failed(server, self._ways.clock.monotonic())  # and nothing else is wrong there
+        return connection
 
     def _protection(self, policy: TlsPolicy) -> Protection:
         wanted = self._implicit or policy is not TlsPolicy.OFF

@@ -29,7 +29,7 @@ from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
 from pillarbox.smtp.framing import UnsafeOctets
-from pillarbox.smtp.sasl import Credentials, Derivation, SaslError
+from pillarbox.smtp.sasl import Channel, Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,11 @@ class Outgoing(asyncio.Protocol):
             and self._client.quiet
         )
 
+    @property
+    def channel(self) -> Channel | None:
+        """The TLS under this connection, for a login to be bound to; None where there is none."""
+        return None if self._secured is None or not self._secured.layer.ready else self._secured.layer
+
     def run(self, job: Job, body: Text, done: Done) -> None:
         """Carry one job; `done` is called once, after this has returned."""
         transaction = self._transaction = self._transaction_type(
@@ -197,7 +202,7 @@ class Outgoing(asyncio.Protocol):
     def _ready(self) -> None:
         """The handshake is done."""
         assert self._opening is not None
-        self._open(self._opening.secured(None))
+        self._open(self._opening.secured(self.channel))
 
     def _insecure(self, reason: str) -> None:
         self._tls_fault = reason
