@@ -25,8 +25,9 @@ from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.datadir import DataDir
-from pillarbox.app.house import Data, House, PortInUse, bind, bind_all, key
+from pillarbox.app.house import Data, House
 from pillarbox.app.queue_control import DataControl
+from pillarbox.app.sockets import PortInUse, bind, bind_all, key
 from pillarbox.app.submission import UnfitText
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId

@@ -24,8 +24,9 @@ from pillarbox.app.config_listener import CommandsConfig, Compat, ListenerConfig
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDir
-from pillarbox.app.house import Data, House, bind_all
+from pillarbox.app.house import Data, House
 from pillarbox.app.secrets import SecretError
+from pillarbox.app.sockets import bind_all
 from pillarbox.core.address import Domain
 from pillarbox.engine.ports import User
 from pillarbox.engine.routing import SmartHost

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from email import message_from_bytes
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from pillarbox.adapters.pipe import OUTPUT_KEPT, PipeMailer, environment
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId, Recipient
 from pillarbox.engine.exits import SYSEXITS
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Outcome, Report, Row
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
 from pillarbox.engine.ports import Mailer, SpoolBroken
 from pillarbox.engine.routing import LineEnd, Pipe
 from tests.live.support import until
@@ -102,6 +103,21 @@ def test_the_message_with_its_trace_fields_in_front(tmp_path: Path, line_end: Li
     assert outcome == Delivered(f"{tmp_path}/program: done", "pipe")
     head = b"Return-Path: <from@far.example>\r\nDelivered-To: ann@here.test\r\n"
     assert (tmp_path / "out").read_bytes() == (head + TEXT + b"bare\r cr\r\n.\r\n").replace(b"\r\n", end)
+
+
+@pytest.mark.parametrize("line_end", LineEnd)
+def test_what_line_ends_would_spoil_is_encoded_first(tmp_path: Path, line_end: LineEnd) -> None:
+    """RFC 3030 §3: a binary part comes out as it went in."""
+    content = b"Subject: x\r\nContent-Type: application/octet-stream\r\n\r\na\nb\rc\0\r\n"
+    work = job(A, content=content)
+    work.message.octets = Octets.BINARY
+    (outcome,) = carried(tmp_path, f"cat > {tmp_path}/out", work, line_end=line_end)
+    assert isinstance(outcome, Delivered)
+    got = (tmp_path / "out").read_bytes()
+    if line_end is LineEnd.CRLF:
+        assert got.endswith(content)
+    else:
+        assert message_from_bytes(got).get_payload(decode=True) == b"a\nb\rc\0\r\n"
 
 
 @pytest.mark.parametrize(

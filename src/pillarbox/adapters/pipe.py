@@ -28,10 +28,12 @@ from typing import BinaryIO
 
 from pillarbox.adapters.maildir import LineEnds
 from pillarbox.core.address import Mailbox
+from pillarbox.core.mime import Plan, Target, Unconvertible
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import exits
 from pillarbox.engine.command import Delivery, WouldBeAnOption, filled
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Outcome, Report, Row
+from pillarbox.engine.conversion import converted, survey
+from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.routing import LineEnd, Pipe
 
@@ -42,6 +44,7 @@ _LOOK = 0.1  # seconds between looks at a program that is silent
 _STRAGGLERS = 1.0  # seconds for what outlives the program and holds its output open
 _FULL = EnhancedCode(4, 3, 1)
 _FAULT = EnhancedCode(4, 3, 0)
+_CONVERSION = EnhancedCode(5, 6, 3)
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_TRIED = Report(())  # we are closing
 _log = logging.getLogger(__name__)
@@ -202,14 +205,23 @@ class PipeMailer:
                 _log.exception("delivery of %s failed", job.message.id)
                 return Deferred("local error in processing", NEXT_HOP, _FAULT)
 
+    def _text(self, message: Message, plan: Plan | None) -> AsyncIterator[bytes]:
+        return self._chunks(message) if plan is None else converted(self._chunks, message, plan)
+
     async def _run(self, run: Run, job: Job, row: Row) -> Outcome:
+        plan = None
+        if Octets.BINARY in job.message.octets and self._hop.line_end is LineEnd.LF:  # LF would spoil what is binary
+            try:
+                plan = await survey(self._chunks, job.message, Target.EIGHT_BIT)
+            except Unconvertible as error:
+                return Failed(f"a message with LF line ends can't hold it: {error}", NEXT_HOP, _CONVERSION)
         in_thread = partial(asyncio.get_running_loop().run_in_executor, self._pool)
         self._runs.add(run)
         file = await in_thread(self._file)
         try:
             await in_thread(file.write, head(job.sender, row, self._line_end))
             ends = LineEnds()
-            async for chunk in self._chunks(job.message):
+            async for chunk in self._text(job.message, plan):
                 await in_thread(file.write, chunk if self._hop.line_end is LineEnd.CRLF else ends.feed(chunk))
             await in_thread(file.write, ends.end())
             await in_thread(file.flush)

@@ -35,10 +35,11 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.control import ControlServer
 from pillarbox.app.datadir import DataDir, DataDirError, DataLock
-from pillarbox.app.house import Data, House, ListenerKey, PortInUse, bind_all, release
+from pillarbox.app.house import Data, House
 from pillarbox.app.ownership import make_for
 from pillarbox.app.queue_control import DataControl
 from pillarbox.app.secrets import SecretError
+from pillarbox.app.sockets import ListenerKey, PortInUse, bind_all, release
 from pillarbox.app.verbs import perform
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -35,12 +34,12 @@ from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
-from pillarbox.app.config_values import UnixSocket
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
 from pillarbox.app.oauth import make_tokens
 from pillarbox.app.secrets import read_credentials
+from pillarbox.app.sockets import ListenerKey, key, printed
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
 from pillarbox.engine.answers import Answers
@@ -71,14 +70,12 @@ from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import SmtpMailer, Ways
 from pillarbox.net.proxied import Proxied
-from pillarbox.net.unix import SocketFile, bind_unix
 from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
 
 MAILDIR_JOBS = 32  # in flight
 INSTANT_JOBS = 10_000
-FilesAs = Callable[[], AbstractContextManager[None]]
 FORGET_EVERY = 3600.0  # seconds between looks at the history
 
 
@@ -300,7 +297,7 @@ class House:
         listener.tls = partial(self._server_context, config.tls_terms)
         await listener.listen(bound)
         self.listeners[key(config)] = listener
-        return f"listening {config.name} {_printed(bound)}"
+        return f"listening {config.name} {printed(bound)}"
 
     async def reload(self, config: Config, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
         """Work by another configuration from now on; connections go on by the one they began with."""
@@ -366,13 +363,6 @@ class House:
             log.error("history: %s", error)
 
 
-ListenerKey = tuple[str, str]  # name and address: what makes a listener the same one after a reload
-
-
-def key(listener: ListenerConfig) -> ListenerKey:
-    return listener.name, str(listener.address)
-
-
 def _router(config: Config, data: Data) -> Router:
     return Router([route.route() for route in config.routes], data.directory)
 
@@ -384,74 +374,3 @@ def _protocol(listener: ListenerConfig) -> Callable[[Listener], asyncio.Protocol
 @cache
 def _client_context(policy: TlsPolicy) -> ssl.SSLContext:
     return client_context(verify=policy is TlsPolicy.VERIFIED)
-
-
-def _printed(bound: socket.socket) -> str:
-    if bound.family == socket.AF_UNIX:
-        return f"unix:{bound.getsockname()}"
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-PRIVILEGED = (
-    "; a port below 1024 needs CAP_NET_BIND_SERVICE, or root at the start: where `user` made the server give root up, "
-    "restart it instead of a reload"
-)
-
-
-class PortInUse(Exception):
-    """A listener's address can't be had; the text says which and why."""
-
-
-def bind(listener: ListenerConfig, files_as: FilesAs = nullcontext) -> socket.socket:
-    """The listener's socket, bound. `files_as`: in it the file of a Unix socket is made. Raises PortInUse."""
-    endpoint = listener.address
-    if isinstance(endpoint, UnixSocket):
-        with files_as():
-            return _bind_unix(listener, endpoint)
-    family = socket.AF_INET6 if endpoint.ip.version == 6 else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    try:
-        bound.bind((str(endpoint.ip), endpoint.port))
-        bound.listen(socket.SOMAXCONN)
-    except OSError as error:
-        bound.close()
-        mend = PRIVILEGED if isinstance(error, PermissionError) else ""
-        raise PortInUse(f"listener {listener.name}: can't listen on {endpoint}: {error.strerror}{mend}") from error
-    bound.setblocking(False)
-    return bound
-
-
-def _bind_unix(listener: ListenerConfig, address: UnixSocket) -> socket.socket:
-    try:
-        bound = bind_unix(address.path, listener.socket_mode)
-    except OSError as error:
-        raise PortInUse(f"listener {listener.name}: can't listen on {address}: {error.strerror or error}") from error
-    bound.setblocking(False)
-    return bound
-
-
-def bind_all(
-    listeners: tuple[ListenerConfig, ...], but: set[ListenerKey], *, files_as: FilesAs = nullcontext
-) -> dict[ListenerKey, socket.socket]:
-    """The sockets of all listeners that are not open yet; of all of them or of none. Raises PortInUse."""
-    sockets: dict[ListenerKey, socket.socket] = {}
-    try:
-        for listener in listeners:
-            if key(listener) not in but:
-                sockets[key(listener)] = bind(listener, files_as)
-    except PortInUse:
-        release(sockets)
-        raise
-    return sockets
-
-
-def release(sockets: dict[ListenerKey, socket.socket]) -> None:
-    """Let sockets go that nobody listens on, and their files."""
-    for bound in sockets.values():
-        if (file := SocketFile.of(bound)) is not None:
-            file.remove()
-        bound.close()

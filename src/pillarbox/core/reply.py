@@ -185,6 +185,7 @@ SENDER_NULL_MX = _reply(550, "5.7.27", "Sender's domain takes no mail (null MX)"
 SENDER_UNCHECKED = _reply(451, "4.4.3", "Sender's domain can't be looked up now, try again later")
 NO_SUCH_USER = _reply(550, "5.1.1", "No such user here")
 BAD_FORWARDING = _reply(550, "5.4.6", "Forwarding of this address leads in a circle or nowhere")
+MAILBOX_OF_ANOTHER = _reply(550, "5.7.17", "Mailbox has another owner since then")  # RFC 7293 §5.1
 MAILBOX_DISABLED = _reply(550, "5.2.1", "Mailbox disabled, not accepting messages")
 MAILBOX_FULL = _reply(552, "5.2.2", "Mailbox full")
 MAILBOX_NEARLY_FULL = _reply(450, "4.2.2", "Mailbox full for now, try again later")

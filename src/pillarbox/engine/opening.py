@@ -29,9 +29,10 @@ class Opened(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """The server is of no use; the text says why."""
+    """The server is of no use; the text says why. `tls`: only that it has none that is wanted."""
 
     text: str
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Opening:
             return self._client.send(Verb.STARTTLS)
         if policy is TlsPolicy.OPPORTUNISTIC:
             return self._log_in()
-        return Unfit("TLS is required here, and the server does not offer it")
+        return Unfit("TLS is required here, and the server does not offer it", tls=True)
 
     def _after_starttls(self, reply: ReplyReceived) -> OpeningStep:
         if reply.klass != 2:

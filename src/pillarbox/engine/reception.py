@@ -12,7 +12,7 @@ from functools import partial
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import AddressLiteral, Domain, Mailbox
-from pillarbox.core.envelope import NO_RCPT_OPTIONS, BodyType, Envelope, Mode, Recipient
+from pillarbox.core.envelope import NO_RCPT_OPTIONS, BodyType, Envelope, Mode, Recipient, ValidSince
 from pillarbox.core.message import Hop, received_field
 from pillarbox.core.reply import Reply
 from pillarbox.engine import hooks, submission
@@ -38,6 +38,7 @@ from pillarbox.engine.questions import Accept, Ask, AskSenderDomain, AskUsage, D
 from pillarbox.engine.service import Client, Service
 from pillarbox.engine.terminal import terminal_text
 from pillarbox.smtp.events import BodyChunk, BodyEnd, ChunkEnd, MailFrom, RcptTo
+from pillarbox.smtp.parameters import moment
 from pillarbox.smtp.states import Verb
 
 MAX_TERMINAL = 64 * 1024  # octets of a message that is shown on a terminal
@@ -174,11 +175,18 @@ class Reception:
         if accepted.postings and not self._may_post(accepted.postings):
             return self._client.probed(r.MAY_NOT_POST)
         targets = accepted.targets
+        if self._options.valid_since is not None and self._is_of_another(targets, self._options.valid_since):
+            return self._client.probed(r.MAILBOX_OF_ANOTHER)
         if self._mail.mode is Mode.SEND:
             return self._for_terminals(recipient, targets)
         if accepted.limited and (user := self._service.directory.user(targets[0])) is not None:
             return Ask(AskUsage(user.mailbox), partial(self._with_usage, recipient, accepted, user))
         return self._add(recipient, accepted)
+
+    def _is_of_another(self, targets: tuple[Mailbox, ...], valid: ValidSince) -> bool:
+        """RFC 7293 §5.1: whether the mailbox was made later than the sender knew its owner, as far as that is known."""
+        user = self._service.directory.user(targets[0]) if len(targets) == 1 else None
+        return user is not None and user.created_at is not None and user.created_at > moment(valid.since)
 
     def _may_post(self, postings: tuple[Posting, ...]) -> bool:
         sender, client = self._mail.sender, self._client

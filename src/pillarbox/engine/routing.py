@@ -341,6 +341,7 @@ class MxWalk:
 
     def __init__(self, next_hop: Mx | SmartHost | LmtpSocket, domain: Host, hostname: Domain, shuffle: Shuffle) -> None:
         self.notes: list[str] = []
+        self.lacks_tls = False  # a host was there, and was of no use for its TLS alone
         self._port = 0 if isinstance(next_hop, LmtpSocket) else next_hop.port
         self._hostname = hostname.ascii
         self._shuffle = shuffle

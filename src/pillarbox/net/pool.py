@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 KEPT_FREE = 10.0  # seconds that a connection without a job is kept
 SWEEP = 1.0  # seconds between looks at the deadlines
+_NEEDS_TLS = EnhancedCode(5, 7, 10)
 _OUR_FAULT = EnhancedCode(4, 3, 0)
 
 Done = Callable[[Job, Report], None]
@@ -131,6 +132,8 @@ class SmtpMailer:
         if isinstance(end, Outgoing):
             self._run(end, job, done)
             return
+        if walk.lacks_tls and job.options.require_tls:  # RFC 8689 §4.2.1: it is not tried again
+            end = Exhausted(_NEEDS_TLS, end.text, permanent=True)
         outcome = Failed if end.permanent else Deferred
         notes = tuple(note for note in walk.notes if note != end.text)
         done(job, Report((outcome(end.text, job.lane, end.status),) * len(job.rows), notes))
@@ -147,6 +150,7 @@ class SmtpMailer:
                     try:
                         return await self._connect(target)
                     except (OSError, Unusable) as error:
+                        walk.lacks_tls |= isinstance(error, Unusable) and error.tls
                         walk.failed(str(error) or type(error).__name__)
                 case Exhausted() as end:
                     return end

@@ -255,6 +255,7 @@ class Outgoing(asyncio.Protocol):
             deriving = asyncio.get_running_loop().run_in_executor(None, derived, step)
             deriving.add_done_callback(self._derived)
         elif isinstance(step, Unfit | Declined):
+            self._tls_fault = step.text if isinstance(step, Unfit) and step.tls else None
             self._break(step.text)
 
     def _derived(self, deriving: asyncio.Future[bytes]) -> None:

@@ -163,16 +163,15 @@ def _hold_for(found: MailParameters, value: str) -> None:
 def _hold_until(found: MailParameters, value: str) -> None:
     if found.hold_for is not None:
         raise Fault(r.BAD_PARAMETER)
-    found.said["hold_until"] = _moment(value).timestamp()
+    found.said["hold_until"] = moment(value)
 
 
-def _moment(value: str) -> datetime:
+def moment(value: str) -> float:
+    """An RFC 3339 §5.6 date-time as seconds since the epoch. Raises Fault."""
     try:
-        moment = datetime.fromisoformat(_checked(_DATE_TIME, value)[0].upper())
-        moment.timestamp()
+        return datetime.fromisoformat(_checked(_DATE_TIME, value)[0].upper()).timestamp()
     except (ValueError, OverflowError) as error:
         raise Fault(r.BAD_PARAMETER) from error
-    return moment
 
 
 def _priority(found: MailParameters, value: str) -> None:
@@ -223,7 +222,7 @@ def _rrvs(said: dict[str, Any], value: str) -> None:
     since, _, action = value.partition(";")
     if action.upper() not in ("", "C", "R"):
         raise Fault(r.BAD_PARAMETER)
-    _moment(since)
+    moment(since)
     said["valid_since"] = ValidSince(since, reject=action.upper() == "R")
 
 
