@@ -233,7 +233,7 @@ table(
     (551, (f"VRFY gone@{LOCAL}",)),
     (553, ("VRFY Smith",)),
     (501, ("VRFY",)),
-    (504, (f"VRFY {ALICE} SMTPUTF8",)),
+    (504, (f"VRFY {ALICE} X=1",)),
 )
 table("default", "VRFY", (252, ("VRFY alice",)))
 table(
@@ -242,7 +242,7 @@ table(
     (250, ("EXPN staff",)),
     (550, ("EXPN nobody",)),
     (501, ("EXPN",)),
-    (504, (f"EXPN staff@{LOCAL} SMTPUTF8",)),
+    (504, (f"EXPN staff@{LOCAL} X=1",)),
 )
 for verb in ("VRFY", "EXPN", "HELP"):
     table("withheld", verb, (502, (f"{verb} alice",)))

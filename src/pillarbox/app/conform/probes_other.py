@@ -63,7 +63,7 @@ VRFY = (
         "VRFY with a parameter that the server does not have gets one of the replies of the table.",
         REPLIES,
         Level.TABLE,
-        (say("VRFY postmaster SMTPUTF8"),),
+        (say("VRFY postmaster X=1"),),
         anything,
     ),
     Probe(
@@ -119,7 +119,7 @@ EXPN = (
         "EXPN with a parameter that the server does not have gets one of the replies of the table.",
         REPLIES,
         Level.TABLE,
-        (say("EXPN postmaster SMTPUTF8"),),
+        (say("EXPN postmaster X=1"),),
         anything,
         needs="EXPN",
     ),

@@ -34,9 +34,10 @@ _ALSO: Mapping[str, frozenset[int]] = {
     "MAIL": frozenset((455,)),  # RFC 5321 section 4.1.1.11
     "RCPT": frozenset((455,)),
     "AUTH": frozenset((432, 534)),  # RFC 4954 section 6
+    "STARTTLS": frozenset((454,)),  # RFC 3207 section 4
+    "BDAT": frozenset((550,)),  # as the end of a message
 }
 _ANY = frozenset((500, 501, 421, 530))  # RFC 5321 section 4.3.2; RFC 4954 section 6
-_UNKEPT = frozenset(("STARTTLS", "BDAT"))  # our table says no more of them than that we lack them
 
 Found = Iterable[Exchange]
 
@@ -310,7 +311,7 @@ def outside(log: Sequence[Exchange], refusing: frozenset[str]) -> Iterator[Findi
     for exchange in log:
         if exchange.probe in refusing and exchange.code == 503:
             continue
-        if exchange.code and exchange.command in KNOWN and exchange.command not in _UNKEPT:
+        if exchange.code and exchange.command in KNOWN:
             seen.setdefault((exchange.command, exchange.code), exchange)
     for (command, code), exchange in seen.items():
         if code not in KNOWN[command] | _ALSO.get(command, frozenset()) | _ANY:
