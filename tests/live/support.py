@@ -86,6 +86,10 @@ def _is_table(value: object) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
 
 
+def _ports(found: dict[str, str]) -> dict[str, int]:
+    return {name: int(at.rpartition(":")[2]) for name, at in found.items() if not at.startswith("unix:")}
+
+
 class Server:
     """`pillarbox serve` on a configuration and data of its own below `place`. Stopped, and its status asserted, at the
     end of the `with` block; killed when the block failed."""
@@ -138,13 +142,13 @@ class Server:
 
     def _listens(self) -> bool:
         assert self.running, f"{self.name} ended, status {self.process.returncode}: {self.log}"
-        self.ports = self.printed_ports()
-        return len(self._printed()) == len(self.settings["listener"])
+        found = self._printed()
+        self.ports = _ports(found)
+        return len(found) == len(self.settings["listener"])
 
     def printed_ports(self) -> dict[str, int]:
         """Of the listeners that have one."""
-        found = self._printed()
-        return {name: int(at.rpartition(":")[2]) for name, at in found.items() if not at.startswith("unix:")}
+        return _ports(self._printed())
 
     def _printed(self) -> dict[str, str]:
         """From the lines `listening NAME ADDRESS`; the last one of a name counts."""

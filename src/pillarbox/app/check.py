@@ -35,6 +35,7 @@ from pillarbox.app.config_listener import Compat, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_values import Endpoint, UnixSocket
 from pillarbox.app.datadir import DataDir, lock_holder
+from pillarbox.app.house import tls_terms
 from pillarbox.app.secrets import SecretError, read_credentials
 from pillarbox.core.reply import greeting, lmtp_greeting, no_mail_greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
@@ -310,7 +311,7 @@ def _certificates(config: Config, data: DataDir) -> Iterator[Finding]:
             keys=data.root,
             hostname=config.hostname,
             monotonic=time.monotonic,
-            terms=[listener.tls_terms for listener in config.listeners],
+            terms=[tls_terms(listener) for listener in config.listeners],
         )
     except CertificateError as error:
         yield _fail(f"TLS: {error}", "correct the files that [[tls]] and client_certificates name")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pillarbox.adapters.tls import Terms
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
 from pillarbox.app.config_values import Endpoint, IpNetwork, UnixSocket
@@ -161,8 +160,3 @@ class ListenerConfig:
         "authenticated. `trusted`: those, and clients in `relay.networks`. `on`: everybody. Those who may not get 252 "
         "for VRFY and EXPN, 530 for the others.",
     )
-
-    @property
-    def tls_terms(self) -> Terms:
-        """The exporter costs a little with each command: it is for where people log in."""
-        return Terms(exporter=self.service is Service.SUBMISSION, authorities=self.client_certificates)

@@ -170,7 +170,7 @@ class House:
             keys=self.data.folder.root / "keys",
             hostname=self.config.hostname,
             monotonic=self.data.clock.monotonic,
-            terms=[listener.tls_terms for listener in self.config.listeners],
+            terms=[tls_terms(listener) for listener in self.config.listeners],
         )
 
     def _read_credentials(self) -> dict[str, Credentials]:
@@ -294,7 +294,7 @@ class House:
     async def _listen(self, config: ListenerConfig, bound: socket.socket) -> str:
         listener = self.listener(self.service(config))
         listener.protocol = _protocol(config)
-        listener.tls = partial(self._server_context, config.tls_terms)
+        listener.tls = partial(self._server_context, tls_terms(config))
         await listener.listen(bound)
         self.listeners[key(config)] = listener
         return f"listening {config.name} {printed(bound)}"
@@ -328,7 +328,7 @@ class House:
         for name, listener in self.listeners.items():
             listener.service = self.service(wanted[name])
             listener.protocol = _protocol(wanted[name])
-            listener.tls = partial(self._server_context, wanted[name].tls_terms)
+            listener.tls = partial(self._server_context, tls_terms(wanted[name]))
             listener.bounds = self._bounds()
         return [await self._listen(wanted[name], bound) for name, bound in sockets.items()]
 
@@ -374,3 +374,8 @@ def _protocol(listener: ListenerConfig) -> Callable[[Listener], asyncio.Protocol
 @cache
 def _client_context(policy: TlsPolicy) -> ssl.SSLContext:
     return client_context(verify=policy is TlsPolicy.VERIFIED)
+
+
+def tls_terms(listener: ListenerConfig) -> Terms:
+    """The exporter costs a little with each command: it is for where people log in."""
+    return Terms(exporter=listener.service is ListenerService.SUBMISSION, authorities=listener.client_certificates)
