@@ -41,7 +41,7 @@ from pillarbox.engine.records import Kind
 from pillarbox.engine.service import AuthOffer
 from pillarbox.engine.session import Session
 from pillarbox.sim.clock import VirtualClock
-from pillarbox.smtp.events import Authenticate, BodyChunk, BodyEnd, DataCommand, MailFrom, Quit, RcptTo, Reset
+from pillarbox.smtp.events import Authenticate, BodyChunk, BodyEnd, ChunkEnd, DataCommand, MailFrom, Quit, RcptTo, Reset
 from tests.making import NOW, turns
 from tests.unit.test_session import ALICE, BOB, CLIENT, TRUSTED, hello, mail, play, service
 
@@ -138,6 +138,27 @@ def test_every_stage_is_asked_once_and_told_what_happens() -> None:
     client = log.seen[0].client
     assert all(each.client is client for each in log.seen)
     assert (client.peer, client.listener, client.helo, client.extended) == (CLIENT, "mx", "client.example", True)
+
+
+def test_by_bdat_the_same_stages_are_asked() -> None:
+    """RFC 3030: no policy is passed by for the command that the text came by."""
+    log = Log()
+    session = met(*log.everywhere())
+    play(session, hello(), mail(BOB), RcptTo(ALICE))
+    log.seen.clear()
+    first = ChunkEnd(b"Subject: x\r\n", last=False, bare=False)
+    assert play(session, BodyChunk(b"X: y\r\n"), first) == r.CHUNK_OK
+    accepted(session, ChunkEnd(b"\r\nx\r\n", last=True, bare=False))
+    assert log.stages == [Data, Body, Body, Body, EndOfData]
+    assert [each.address for each in log.seen[0].recipients] == [ALICE]
+    assert log.seen[-1].text == b"X: y\r\nSubject: x\r\n\r\nx\r\n"
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_refusal_before_the_first_chunk_is_told_behind_it(last: bool) -> None:
+    session = met(says(Data, Defer(LATER, "x")))
+    play(session, hello(), mail(BOB), RcptTo(ALICE))
+    assert session.handle(ChunkEnd(b"Subject: x\r\n\r\n", last, bare=False)) == LATER
 
 
 def test_a_large_message_is_seen_in_pieces_only() -> None:

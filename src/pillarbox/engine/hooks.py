@@ -86,7 +86,7 @@ class Rcpt(NamedTuple):
 
 
 class Data(NamedTuple):
-    """DATA, before the 354."""
+    """DATA, before the 354; or the first BDAT, whose refusal is told behind its octets."""
 
     client: Client
     mail: MailFrom

@@ -7,7 +7,7 @@ command may come when was settled before, in `smtp/states.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from pillarbox.core import reply as r
@@ -275,12 +275,30 @@ class Reception:
         return intake
 
     def chunk(self, event: BodyChunk) -> Step:
-        intake, chain = self._intake or self._begun_by_chunks(), self._client.chains.body
+        if self._intake is None:
+            return self._first_chunk(partial(self._chunk, event.octets))
+        return self._chunk(event.octets, self._intake)
+
+    def _first_chunk(self, then: Callable[[Intake], Step]) -> Step:
+        """Hooks are asked as before a DATA; a refusal is told behind the chunk."""
+        intake, chain = self._begun_by_chunks(), self._client.chains.data
         if chain and intake.fault is None:
-            then = partial(self._piece, intake, event.octets)
-            step = consult(chain, hooks.Body(self._client, intake.id, event.octets), then)
+            judged = partial(self._chunk_judged, intake, then)
+            step = consult(chain, hooks.Data(self._client, self._mail, self.recipients.values()), judged)
+            return step if type(step) is Ask else judged(step)
+        return then(intake)
+
+    def _chunk_judged(self, intake: Intake, then: Callable[[Intake], Step], refusal: Reply | None) -> Step:
+        if refusal is not None:
+            intake.fail(refusal)
+        return then(intake)
+
+    def _chunk(self, octets: bytes, intake: Intake) -> Step:
+        if (chain := self._client.chains.body) and intake.fault is None:
+            then = partial(self._piece, intake, octets)
+            step = consult(chain, hooks.Body(self._client, intake.id, octets), then)
             return step if type(step) is Ask else then(step)
-        return self._piece(intake, event.octets)
+        return self._piece(intake, octets)
 
     def _piece(self, intake: Intake, octets: bytes, refusal: Reply | None = None) -> Ask | None:
         if refusal is not None:
@@ -290,10 +308,14 @@ class Reception:
 
     def chunk_end(self, event: ChunkEnd) -> Step:
         """RFC 3030 §2: each chunk has its reply, the last one that of the message."""
-        intake = self._intake or self._begun_by_chunks()
+        if self._intake is None:
+            return self._first_chunk(partial(self._chunk_ended, event))
+        return self._chunk_ended(event, self._intake)
+
+    def _chunk_ended(self, event: ChunkEnd, intake: Intake) -> Step:
         if event.last:
             return self.end(BodyEnd(event.octets, event.bare))
-        return self._replied(intake, self.chunk(BodyChunk(event.octets)))
+        return self._replied(intake, self._chunk(event.octets, intake))
 
     def _replied(self, intake: Intake, step: Step) -> Step:
         """The reply to a chunk behind whatever is asked about it."""
