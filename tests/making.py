@@ -18,6 +18,7 @@ from pillarbox.core.message import HeaderView
 from pillarbox.engine.answers import Answers
 from pillarbox.engine.dsn import NOTICE_LISTENER
 from pillarbox.engine.ids import IdSource
+from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Told, Unit
 from pillarbox.engine.notices import Notices
@@ -56,12 +57,17 @@ def box(text: str) -> Mailbox:
     return Mailbox.parse(text)
 
 
+def _come(turn: asyncio.Future[None]) -> None:
+    if not turn.done():  # who waits for it may have been cancelled
+        turn.set_result(None)
+
+
 async def turns(count: int = 20) -> None:
     """Let everything run that can run without time passing, with a look at the sockets each time."""
     loop = asyncio.get_running_loop()
     for _ in range(count):
         turn = loop.create_future()
-        loop.call_soon(turn.set_result, None)
+        loop.call_soon(_come, turn)
         await turn
 
 
@@ -413,9 +419,15 @@ def make_queue(
     retry: RetrySchedule = DEFAULT,
     ids: IdSource | None = None,
 ) -> Queue:
-    notices = Notices(spool=spool, clock=clock, ids=ids or IdSource(clock), directory=directory, hostname=HOSTNAME)
+    ids = ids or IdSource(clock)
     return Queue(
-        spool=spool, clock=clock, router=Router(routes, directory), open_lane=open_lane, retry=retry, notices=notices
+        spool=spool,
+        clock=clock,
+        router=Router(routes, directory),
+        open_lane=open_lane,
+        retry=retry,
+        notices=Notices(spool=spool, clock=clock, ids=ids, directory=directory, hostname=HOSTNAME),
+        jumps=Jumps(clock, ids),
     )
 
 

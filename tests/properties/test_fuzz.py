@@ -18,7 +18,7 @@ from pillarbox.core import reply as r
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.reply import Reply
 from pillarbox.core.table import KNOWN
-from pillarbox.smtp.client import MAX_REPLY_LINE, MAX_REPLY_LINES, ClientConnection
+from pillarbox.smtp.client import MAX_DROPPED_LINES, MAX_REPLY_LINE, ClientConnection
 from pillarbox.smtp.events import (
     BodyChunk,
     BodyEnd,
@@ -395,11 +395,11 @@ def test_the_client_from_every_state(opening: Opening, octets: bytes, places: li
     "opening", [one for one in CLIENTS if one is not _turning], ids=lambda opening: opening.__name__
 )
 def test_the_client_gives_up(opening: Opening, octets: bytes) -> None:
-    """Before more has come than one over-long line, or one reply of the most lines."""
+    """Before more has come than one over-long line, or the most lines of one reply."""
     client = opening()
     fed = 0
     with pytest.raises(RemoteProtocolError):
-        while fed <= MAX_SWALLOWED + MAX_REPLY_LINE * MAX_REPLY_LINES:
+        while fed <= MAX_SWALLOWED + 8 * MAX_DROPPED_LINES:
             client.receive_data(octets * 1000)
             fed += 1000 * len(octets)
             while client.next_event() is not Wait.NEED_DATA:

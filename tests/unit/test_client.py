@@ -10,8 +10,9 @@ from pillarbox.core import reply as r
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import BodyType
 from pillarbox.core.reply import EnhancedCode, Reply
-from pillarbox.smtp.client import MAX_REPLY_LINE, MAX_REPLY_LINES, ClientConnection
+from pillarbox.smtp.client import MAX_DROPPED_LINES, MAX_REPLY_LINE, MAX_REPLY_LINES, ClientConnection
 from pillarbox.smtp.events import (
+    MAX_TEXT,
     Atrn,
     Authenticate,
     BodyChunk,
@@ -170,7 +171,7 @@ def test_replies_as_text(reply: ReplyReceived, text: str) -> None:
         b"250 a\0b\r\n",
         b"250 a\n\r\n",
         b"250 a\r\r\n",
-        b"250-a\r\n" * MAX_REPLY_LINES + b"250 b\r\n",
+        b"250-a\r\n" * (MAX_REPLY_LINES + MAX_DROPPED_LINES + 1),
         b"250 " + b"x" * (MAX_REPLY_LINE - 5) + b"\r\n",
         b"250 " + b"x" * 100_000 + b"\r\n",
         b"250 one\r\n250 too many\r\n",
@@ -181,6 +182,27 @@ def test_what_makes_no_sense(octets: bytes) -> None:
     client.send(Verb.NOOP)
     with pytest.raises(RemoteProtocolError):
         hear(client, octets)
+
+
+@pytest.mark.parametrize("more", [1, 100_000])
+def test_of_a_long_reply_the_beginning_is_kept(more: int) -> None:
+    client = ready()
+    client.send(Verb.NOOP)
+    (reply,) = hear(client, b"250-a\r\n" * (MAX_REPLY_LINES + more) + b"250 b\r\n")
+    assert (reply.code, reply.lines) == (250, ("a",) * MAX_REPLY_LINES)
+    client.send(Verb.NOOP)
+    assert [each.lines for each in hear(client, b"250-a\r\n250 b\r\n")] == [("a", "b")]
+
+
+def test_what_is_said_of_a_reply_is_short_and_can_be_printed() -> None:
+    client = ready()
+    client.send(Verb.NOOP)
+    client.send(Verb.NOOP)
+    first, second = hear(
+        client, b"250 \x1b[2J\x07\xc2\x9b\xff\r\n" + b"250-" + b"x" * 1500 + b"\r\n250 " + b"y" * 900 + b"\r\n"
+    )
+    assert str(first) == "250 ?[2J??\ufffd"
+    assert str(second) == f"250 {'x' * 1500} / {'y' * (MAX_TEXT - 1503)} …"
 
 
 def test_lf_does_not_end_a_reply() -> None:
@@ -222,7 +244,7 @@ def test_421_closes() -> None:
         (b"450 later\r\n", C.CLOSED),
         (b"521 never\r\n", C.CLOSED),
         (b"554 no SMTP here\r\n", C.CLOSED),
-        (b"300 odd\r\n", C.CONNECT),
+        (b"300 odd\r\n", C.CLOSED),
     ],
 )
 def test_greetings(octets: bytes, state: ClientState) -> None:
@@ -337,7 +359,7 @@ def test_no_message_before_it_is_wanted(state: ClientState) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "state"),
-    [(b"250 hm\r\n", C.ENVELOPE), (b"354 go\r\n", C.BODY), (b"451 x\r\n", C.ENVELOPE), (b"554 x\r\n", C.ENVELOPE)],
+    [(b"250 hm\r\n", C.CLOSED), (b"354 go\r\n", C.BODY), (b"451 x\r\n", C.ENVELOPE), (b"554 x\r\n", C.ENVELOPE)],
 )
 def test_replies_to_data(reply: bytes, state: ClientState) -> None:
     client = at(C.DATA_SENT)
@@ -345,12 +367,15 @@ def test_replies_to_data(reply: bytes, state: ClientState) -> None:
     assert client.state is state
 
 
-@pytest.mark.parametrize("reply", [b"250 ok\r\n", b"354 hm\r\n", b"451 x\r\n", b"554 x\r\n"])
-def test_replies_to_the_message(reply: bytes) -> None:
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [(b"250 ok\r\n", C.READY), (b"354 hm\r\n", C.CLOSED), (b"451 x\r\n", C.READY), (b"554 x\r\n", C.READY)],
+)
+def test_replies_to_the_message(reply: bytes, state: ClientState) -> None:
     client = at(C.END_SENT)
     (event,) = hear(client, reply)
     assert event.verb is Verb.END_OF_DATA
-    assert client.state is C.READY
+    assert client.state is state
 
 
 def test_a_message_with_bare_octets_is_not_sent() -> None:
@@ -381,7 +406,7 @@ def test_each_message_starts_at_the_beginning_of_a_line() -> None:
     [
         (Verb.TURN, b"250 go\r\n", C.SWAPPED),
         (Verb.TURN, b"220 hm\r\n", C.SWAPPED),
-        (Verb.TURN, b"354 hm\r\n", C.READY),
+        (Verb.TURN, b"354 hm\r\n", C.CLOSED),
         (Verb.TURN, b"502 no\r\n", C.READY),
         (Verb.ATRN, b"250 go\r\n", C.SWAPPED),
         (Verb.ATRN, b"453 no mail\r\n", C.READY),

@@ -20,6 +20,7 @@ from pillarbox.engine.limits import Limit
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Discard, LineEnd, LmtpSocket, Mx, Pipe, Route, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
+from pillarbox.net.sender import Deadlines
 from pillarbox.smtp.states import Verb
 
 FILE = Path("/etc/pillarbox/pillarbox.toml")
@@ -101,6 +102,7 @@ tls = "required"
 credentials = "/etc/near.secret"
 
 [retry]
+ambiguous = "retry"
 schedule = ["5m", 900, "1h"]
 give_up = "5d"
 warn = "2h"
@@ -145,6 +147,19 @@ format = "json"
 
 [dns]
 servers = ["127.0.0.1:5353", "192.0.2.53", "2001:db8::53"]
+
+[timeouts]
+dns = "1s"
+connect = "2s"
+greeting = "3s"
+handshake = "4s"
+hello = "5s"
+mail = "6s"
+rcpt = "7s"
+data = "8s"
+block = "9s"
+end = "1h"
+command = "11s"
 
 [history]
 keep = "0s"
@@ -209,6 +224,10 @@ def test_every_key_is_read() -> None:
     assert config.log.format is LogFormat.JSON
     assert [str(item) for item in config.dns.servers] == ["127.0.0.1:5353", "192.0.2.53:53", "[2001:db8::53]:53"]
     assert config.history.keep == 0.0
+    assert config.timeouts.dns == 1.0
+    assert config.timeouts.deadlines() == Deadlines(
+        connect=2, greeting=3, handshake=4, hello=5, mail=6, rcpt=7, data=8, block=9, end=3600, command=11
+    )
 
 
 def test_nobody_is_warned_of_a_delay_where_the_configuration_says_so() -> None:
@@ -242,6 +261,11 @@ def test_what_a_listener_offers() -> None:
         Verb.ATRN: Access.OFF,
         Verb.ETRN: Access.AUTH,
     }
+
+
+def test_other_servers_have_the_time_that_the_standard_gives_them() -> None:
+    """RFC 5321 §4.5.3.2"""
+    assert parse("", FILE).timeouts.deadlines() == Deadlines()
 
 
 def test_an_empty_file_gives_the_defaults() -> None:
@@ -462,6 +486,9 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         ':1: user = "no-such-user": this system has no such user|`useradd --system NAME` makes one',
     ),
     ('user = "roott"', ':1: user = "roott": this system has no such user, did you mean "root"?'),
+    ('[retry]\nambiguous = "ask"', ':2: retry.ambiguous = "ask"'),
+    ('[timeouts]\nend = "0s"', ':2: timeouts.end = "0s": too small'),
+    ('[timeouts]\ndatta = "1m"', ":2: timeouts.datta: unknown"),
     ("[retry]\nschedule = []", ":2: retry.schedule = []: too few"),
     ('[retry]\nschedule = ["5m", "0s"]', ':2: retry.schedule[1] = "0s": too small'),
     ('[retry]\ngive_up = "5"', ':2: retry.give_up = "5": the unit is missing; allowed: 1s to 1000d'),

@@ -207,7 +207,7 @@ def test_hosts_that_make_no_sense(script: str, said: str) -> None:
     run(main, script)
 
 
-SOON = Deadlines(connect=5.0, greeting=0.02, command=0.02)
+SOON = Deadlines(connect=5.0, greeting=0.02, hello=0.02, command=0.02)
 
 
 @pytest.mark.parametrize(

@@ -446,7 +446,7 @@ def test_a_silent_peer_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert await here.settled() == [(WAITS, 0)]
         peer = await here.hand_over(PLAIN + "C MAIL .*\nH 0\n")
         await peer.held[0].wait()
-        here.clock.advance(Deadlines().command + 2)
+        here.clock.advance(Deadlines().mail + 2)
         assert await here.settled() == [(WAITS, 1)]
 
     run(tmp_path, main)

@@ -21,6 +21,7 @@ from pillarbox.app.config import Config, RelayConfig, TlsConfig
 from pillarbox.app.config_delivery import RouteConfig
 from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import CommandsConfig, Compat, ListenerConfig, Service
+from pillarbox.app.config_timeouts import TimeoutsConfig
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDir
@@ -167,6 +168,17 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
         await house.close()
 
     at_work(tmp_path, main, given=given)
+
+
+def test_other_servers_have_the_time_that_is_configured(tmp_path: Path) -> None:
+    first, second = (TimeoutsConfig(data=seconds, end=seconds + 1) for seconds in (7.0, 9.0))
+
+    async def main(here: Running) -> None:
+        assert here.house.ways.deadlines == first.deadlines()
+        await here.house.reload(config(tmp_path, MX, timeouts=second), {})
+        assert here.house.ways.deadlines == second.deadlines()
+
+    run(tmp_path, main, config(tmp_path, timeouts=first))
 
 
 def test_a_reload_is_for_the_sessions_that_come(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
 from tests.making import HOSTNAME, turns
 from tests.unit.test_sender import (
+    AFTER,
     FAR,
     IP,
     ONE_BY_ONE,
@@ -333,17 +334,26 @@ def test_close_lets_a_transaction_end_within_the_grace() -> None:
     run(lambda: office(GOOD.replace(f"S {TAKEN}", f"H 0\nS {TAKEN}")), main)
 
 
-def test_close_cuts_what_has_not_ended_and_calls_it_not_tried() -> None:
+@pytest.mark.parametrize(
+    ("at", "outcomes"),
+    [
+        ("S 354 Go", []),
+        (f"S {TAKEN}", [f"deferred 4.4.2 maybe delivered: cut by us, {AFTER}"]),
+    ],
+)
+def test_close_cuts_what_has_not_ended_and_calls_it_not_tried_unless_it_may_have_arrived(
+    at: str, outcomes: list[str]
+) -> None:
     async def main(here: Office) -> None:
         report = here.deliver(job())
         talked = await here.server.conversation()
         await talked.held[0].wait()
         await here.close(5)
-        assert await report == Report(())
+        assert told(await report) == outcomes
         talked.go_on[0].set()
         await talked.gone.wait()
 
-    run(lambda: office(GOOD.replace(f"S {TAKEN}", f"H 0\nS {TAKEN}")), main)
+    run(lambda: office(GOOD.replace(at, f"H 0\n{at}")), main)
 
 
 def test_close_gives_up_connecting_at_once() -> None:

@@ -35,6 +35,7 @@ from tests.making import HOSTNAME, NoSpool, turns
 IP = "192.0.2.1"
 TEXT = b"Subject: x\r\n\r\n.dot\r\nlast\r\n"
 DOT = b"\r\n.\r\n"
+AFTER = "after the end of the message and before the reply to it"
 
 
 # --- the server
@@ -526,7 +527,7 @@ REPLIES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("MAIL 552", {"mail": "552 5.3.4 Big"}, ["failed 5.3.4 552 5.3.4 Big"] * 2),
     ("RCPT 4yz", {"rcpt": ("450 4.2.0 Grey", "250 Ok")}, ["deferred 4.2.0 450 4.2.0 Grey", f"delivered {TAKEN}"]),
     ("RCPT 5yz", {"rcpt": ("250 Ok", "550 5.1.1 Who")}, [f"delivered {TAKEN}", "failed 5.1.1 550 5.1.1 Who"]),
-    ("RCPT 3yz", {"rcpt": ("250 Ok", "354 Go")}, [f"delivered {TAKEN}", "deferred 4.5.0 354 Go"]),
+    ("RCPT 3yz", {"rcpt": ("550 5.1.1 Who", "354 Go")}, ["failed 5.1.1", "deferred 4.5.0 354 Go"]),
     ("RCPT 552", {"rcpt": ("250 Ok", "552 Many")}, [f"delivered {TAKEN}", "deferred 4.5.3 552 Many"]),
     ("RCPT 452", {"rcpt": ("250 Ok", "452 4.5.3 Many")}, [f"delivered {TAKEN}", "deferred 4.5.3 452 4.5.3 Many"]),
     ("RCPT 252", {"rcpt": ("252 Perhaps", "251 Else")}, [f"delivered {TAKEN}"] * 2),
@@ -553,7 +554,8 @@ CASES = pytest.mark.parametrize(("replies", "outcomes"), [c[1:] for c in REPLIES
 def test_each_recipient_has_the_outcome_that_was_said(
     replies: dict[str, Any], outcomes: list[str], together: bool
 ) -> None:
-    """And the connection is good for another message afterwards."""
+    """And the connection is good for another message afterwards, unless the two no longer agree on what comes next."""
+    misplaced = any(outcome in ("deferred 4.5.0 354 Go", "deferred 4.5.0 250 Ok") for outcome in outcomes)
     replies = {"rcpt": ("250 Ok", "250 Ok"), **replies}
     if together and replies.get("mail", "2")[0] != "2":
         replies = {**replies, "rcpt": ("503 Mail?", "503 Mail?"), "data": "503 Mail?"}
@@ -564,13 +566,18 @@ def test_each_recipient_has_the_outcome_that_was_said(
         for one, wanted in zip(found, outcomes, strict=True):
             assert one.startswith(wanted)
         assert await here.carry(job()) == [f"delivered {TAKEN}"]
-        assert len(here.server.conversations) == 1
+        assert len(here.server.conversations) == 1 + misplaced
 
     ended = replies.get("mail", "2")[0] == "2" and replies.get("data", "3")[0] == "3"
     again = ("" if ended else "C RSET\nS 250 Ok\n") + talk(together=together)
     if together and not ended:
         again = talk(together=True).replace("C MAIL", "C RSET\nC MAIL", 1).replace("S 250 Ok", "S 250 Ok\nS 250 Ok", 1)
-    run(lambda: office(OPENING[together] + talk(together=together, **replies) + again), main)
+    first = OPENING[together] + talk(together=together, **replies)
+    if misplaced:
+        first = first.partition("S 354 Go\nC DATA")[0] if "354 Go" in replies["rcpt"] and not together else first
+        run(lambda: office(first, OPENING[together] + talk(together=together)), main)
+    else:
+        run(lambda: office(first + again), main)
 
 
 @pytest.mark.parametrize("end", ["554 No recipients", "250 Ok", "451 Hm"])
@@ -658,6 +665,9 @@ def test_a_connection_that_ends_defers_who_has_no_outcome_yet(step: str, ending:
         found = await here.carry(job("a@far.example", "b@far.example"))
         assert found[:refused] == ["failed 5.1.1 550 5.1.1 Who"] * refused
         for one in found[refused:]:
+            if step == "dot" and ending not in ("421", "421 and close"):
+                assert re.match(r"deferred 4\.4\.2 maybe delivered: .*, after the end of the message and before", one)
+                one = one.replace("maybe delivered: ", "")
             assert one.startswith(outcome) or (ending == "reset" and one.startswith("deferred 4.4.2 connection "))
         assert await here.carry(job()) == [f"delivered {TAKEN}"]
         assert len(here.server.conversations) == 2
@@ -670,7 +680,7 @@ def test_a_reply_that_is_lost_behind_the_dot_defers(together: bool) -> None:
     """RFC 1047: the server may have the message; it is sent again rather than lost."""
 
     async def main(here: Office) -> None:
-        assert await here.carry(job()) == ["deferred 4.4.2 connection closed by the server"]
+        assert await here.carry(job()) == [f"deferred 4.4.2 maybe delivered: connection closed by the server, {AFTER}"]
         assert here.server.conversations[0].messages == [TEXT]
 
     run(lambda: office(OPENING[together] + talk(together=together).removesuffix(f"S {TAKEN}\n") + "X"), main)
@@ -685,7 +695,7 @@ SILENCES: list[tuple[str, str, float]] = [
     ("HELO", "S 220 mx\nC EHLO .*\nS 500 What?\nC HELO .*", 300),
     ("MAIL", ONE_BY_ONE + "C MAIL.*", 300),
     ("RCPT", ONE_BY_ONE + "C MAIL.*\nS 250 Ok\nC RCPT.*", 300),
-    ("DATA", ONE_BY_ONE + "C MAIL.*\nS 250 Ok\nC RCPT.*\nS 250 Ok\nC DATA", 300),
+    ("DATA", ONE_BY_ONE + "C MAIL.*\nS 250 Ok\nC RCPT.*\nS 250 Ok\nC DATA", 120),
     ("dot", ONE_BY_ONE + "C MAIL.*\nS 250 Ok\nC RCPT.*\nS 250 Ok\nC DATA\nS 354 Go\nB", 600),
     ("pipelined MAIL", TOGETHER + "C MAIL.*\nC RCPT.*\nC DATA", 300),
     ("half a reply", ONE_BY_ONE + "C MAIL.*\nR 250-Ok\\r\\n2", 300),
@@ -719,7 +729,7 @@ def test_each_reply_begins_the_waiting_anew() -> None:
         for number in range(4):
             await talked.held[number].wait()
             await turns()
-            here.clock.advance(200)
+            here.clock.advance(100 if number == 2 else 200)
             await turns()
             assert not report.done()
             talked.go_on[number].set()
@@ -810,4 +820,6 @@ def test_a_server_that_goes_in_the_middle_of_a_message_defers(end: str) -> None:
 
 
 def test_the_deadlines_are_those_of_the_standard() -> None:
-    assert Deadlines() == Deadlines(connect=30, greeting=300, command=300, block=180, end=600)
+    assert Deadlines() == Deadlines(
+        connect=30, greeting=300, hello=300, mail=300, rcpt=300, data=120, block=180, end=600, command=300, handshake=30
+    )

@@ -75,13 +75,14 @@ class Talk:
         return self.transaction.begin()
 
     def hear(self, *lines: str) -> list[Step]:
-        """What the transaction does at each reply, up to a Report."""
-        self.client.receive_data("".join(f"{line}\r\n" for line in lines).encode())
+        """What the transaction does at each reply, none of which comes before its command, up to a Report."""
         steps: list[Step] = []
-        while not isinstance(event := self.client.next_event(), Wait):
-            steps.append(self.transaction.on_reply(event))
-            if isinstance(steps[-1], Report):
-                break
+        for line in lines:
+            self.client.receive_data(f"{line}\r\n".encode())
+            while not isinstance(event := self.client.next_event(), Wait):
+                steps.append(self.transaction.on_reply(event))
+                if isinstance(steps[-1], Report):
+                    return steps
         return steps
 
     def send_body(self) -> bytes:
@@ -236,6 +237,7 @@ REPLIES: list[tuple[str, Outcome]] = [
     ("500 5.5.2 what?", failed("500 5.5.2 what?", "5.5.2")),
     ("300 odd", deferred("300 odd", "4.5.0")),
 ]
+CLOSING = ("421", "300")  # behind these nothing more is sent
 
 
 @pytest.mark.parametrize(("reply", "outcome"), REPLIES)
@@ -252,9 +254,18 @@ def test_replies_to_mail_when_pipelined(reply: str, outcome: Outcome, data: str)
     talk.begin()
     steps = talk.hear(reply, "503 5.5.1 no MAIL", "503 5.5.1 no MAIL", data)
     assert steps[-1] == Report((outcome, outcome))
-    closed = reply.startswith("421")
+    closed = reply.startswith(CLOSING)
     assert len(steps) == (1 if closed else 4)
     assert talk.client.awaiting == (3 if closed else 0)
+
+
+def test_who_was_accepted_behind_a_refused_mail_gets_no_empty_message() -> None:
+    """The 354 of such a server is not answered by an end mark, as it is where nobody was accepted (RFC 2920 §3.1)."""
+    talk = Talk(job(A, B))
+    talk.begin()
+    outcome = failed("550 5.7.1 no", "5.7.1")
+    assert talk.hear("550 5.7.1 no", "250 ok", "250 ok", "354 go")[-1] == Report((outcome, outcome))
+    assert talk.client.state is ClientState.BODY  # and so it is of no more use
 
 
 @pytest.mark.parametrize(("reply", "outcome"), REPLIES)
@@ -263,7 +274,7 @@ def test_replies_to_one_rcpt(reply: str, outcome: Outcome, keywords: tuple[str, 
     talk = Talk(job(A, B, C), keywords)
     talk.begin()
     steps = talk.hear("250 ok", "250 ok")
-    if reply.startswith("421"):
+    if reply.startswith(CLOSING):
         assert talk.hear(reply) == [Report((outcome, outcome, outcome))]
         return
     steps += talk.hear(reply, "250 ok", "354 go")

@@ -19,6 +19,7 @@ from pillarbox.app.config_keys import DOCUMENTED, Setting
 from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_oauth import OAuthConfig
+from pillarbox.app.config_timeouts import TimeoutsConfig
 from pillarbox.app.config_values import Endpoint, IpNetwork
 from pillarbox.core.address import AddressError, Domain
 
@@ -149,6 +150,12 @@ class Config:
     )
     retry: RetryConfig = keys.table(
         "retry", RetryConfig, "When what could not be delivered is tried again, and for how long."
+    )
+    timeouts: TimeoutsConfig = keys.table(
+        "timeouts",
+        TimeoutsConfig,
+        "How long another server may take when mail is sent to it or fetched from it (RFC 5321 section 4.5.3.2). What "
+        "takes longer is tried again later.",
     )
     limits: LimitsConfig = keys.table("limits", LimitsConfig, "Every bound that the server keeps.")
     log: LogConfig = keys.table("log", LogConfig, "The log, on standard error.")

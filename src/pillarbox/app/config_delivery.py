@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
-from pillarbox.engine.retry import RetrySchedule
+from pillarbox.engine.retry import Ambiguity, RetrySchedule
 from pillarbox.engine.routing import LineEnd, NextHop, Pipe, Route, TlsPolicy
 
 
@@ -102,5 +102,15 @@ class RetryConfig:
         '"0s" nobody is.',
     )
 
+    ambiguous: Ambiguity = keys.one(
+        "ambiguous",
+        kinds.choice(Ambiguity),
+        "retry",
+        "What is done with a message that was maybe delivered: sent to its end, and then the connection was lost "
+        "before the reply to it came. `retry`: it is sent once more by the schedule, so that it may arrive twice.",
+    )
+
     def policy(self) -> RetrySchedule:
-        return RetrySchedule(intervals=self.schedule, give_up=self.give_up, warn=self.warn or None)
+        return RetrySchedule(
+            intervals=self.schedule, give_up=self.give_up, warn=self.warn or None, ambiguous=self.ambiguous
+        )

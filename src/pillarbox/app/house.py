@@ -47,6 +47,7 @@ from pillarbox.engine.hooks import Hook
 from pillarbox.engine.hooks_limits import Tallies, limit_hooks
 from pillarbox.engine.hooks_pipelining import pipelining_hooks
 from pillarbox.engine.ids import IdSource
+from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
@@ -120,6 +121,7 @@ class House:
                 directory=data.directory,
                 hostname=self.config.hostname,
             ),
+            jumps=Jumps(data.clock, data.ids),
         )
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
@@ -153,11 +155,14 @@ class House:
         data = self.data
         return Ways(
             network=TcpNetwork(),
-            resolver=DnsResolver([str(server) for server in self.config.dns.servers]),
+            resolver=DnsResolver(
+                [str(server) for server in self.config.dns.servers], lifetime=self.config.timeouts.dns
+            ),
             clock=data.clock,
             spool=data.spool,
             hostname=self.config.hostname,
             shuffle=random.shuffle,
+            deadlines=self.config.timeouts.deadlines(),
             tls=_client_context,
         )
 

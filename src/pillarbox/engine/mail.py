@@ -161,6 +161,11 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ambiguous(Deferred):
+    """Maybe delivered: the connection ended between the end of the message and the reply to it (RFC 1047)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kept(Deferred):
     """Nothing was tried: it waits until its owner comes for it, or for too long."""
 
@@ -187,6 +192,11 @@ class Report(NamedTuple):
 
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...] = ()  # attempts that gave no outcome: hosts that could not be reached, DNS answers
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Some recipients may have the message."""
+        return any(isinstance(outcome, Ambiguous) for outcome in self.outcomes)
 
 
 class Change(NamedTuple):

@@ -7,12 +7,14 @@ delays (RFC 3461 §4.1).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, DeliverBy, Notify
+from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, DeliverBy, MessageId, Notify
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.dsn import Action, Telling
 from pillarbox.engine.mail import (
+    Ambiguous,
     Behind,
     Change,
     Deferred,
@@ -39,10 +41,10 @@ _BY_DEFAULT = frozenset((Notify.FAILURE, Notify.DELAY))
 _OF_A_LIST = frozenset((Notify.FAILURE,))  # its owner need not hear that a member's mail is slow
 _KINDS = {
     State.DELIVERED: Kind.DELIVERED,
-    State.SCHEDULED: Kind.DEFERRED,
     State.FAILED: Kind.FAILED,
     State.EXPIRED: Kind.EXPIRED,
 }
+_UNDER_WAY: Mapping[type[Outcome], Kind] = {Kept: Kind.KEPT, Ambiguous: Kind.AMBIGUOUS}  # the others are DEFERRED
 NOT_ASKED = "none: its sender asked not to be told of failures (NOTIFY)"
 TOLD_BY_NEXT_HOP = "none: the next hop tells of the delivery (DSN)"
 
@@ -59,10 +61,12 @@ class Verdict(NamedTuple):
     told: Told = Told.NOTHING  # what the sender knows when this is told, of what is still under way
 
 
-def begins(message: Message) -> float:
-    """From when on its age is counted: a message that was held gets the whole time (RFC 4865)."""
+def begins(message: Message, jumped: float = 0.0) -> float:
+    """From when on its age is counted: a message that was held gets the whole time (RFC 4865). `jumped`: seconds by
+    which the wall clock was set forward since."""
     hold = message.envelope.options.hold_until
-    return message.received_at if hold is None else max(message.received_at, hold)
+    received_at = message.received_at + jumped
+    return received_at if hold is None else max(received_at, hold)
 
 
 def wants(job: Job, row: Row, what: Notify) -> bool:
@@ -120,8 +124,21 @@ def watched_until(job: Job) -> float | None:
     return late.until
 
 
-def judge(job: Job, row: Row, outcome: Outcome, *, retry: RetrySchedule, now: float) -> Verdict:
-    """What follows from what was tried, and counted, for one recipient of a job."""
+def _never(message: MessageId) -> float:
+    return 0.0
+
+
+def judge(
+    job: Job,
+    row: Row,
+    outcome: Outcome,
+    *,
+    retry: RetrySchedule,
+    now: float,
+    jumped: Callable[[MessageId], float] = _never,
+) -> Verdict:
+    """What follows from what was tried, and counted, for one recipient of a job. `jumped`: how far the wall clock was
+    set since a message was accepted."""
     if isinstance(outcome, Delivered):
         if row.recipient.options is NO_RCPT_OPTIONS and job.message.envelope.options is NO_MAIL_OPTIONS:
             return Verdict(State.DELIVERED, now, outcome)
@@ -132,12 +149,13 @@ def judge(job: Job, row: Row, outcome: Outcome, *, retry: RetrySchedule, now: fl
     if late is not None and late.returns and _passed(late, now):
         text = f"not delivered in the time that its sender gave; the last attempt: {outcome.text}"
         return _failed(job, row, Overdue(text, outcome.next_hop, _OVER), State.EXPIRED, now)
-    decision = retry.decide(now - begins(job.message), row.attempts)
+    start = begins(job.message, jumped(job.message.id))
+    decision = retry.decide(now - start, row.attempts)
     if isinstance(decision, GiveUp):
         return _failed(job, row, outcome, State.EXPIRED, now)
-    end = begins(job.message) + retry.give_up
+    end = start + retry.give_up
     due = end if isinstance(outcome, Kept) else now if isinstance(outcome, Behind) else now + decision.delay
-    return _deferred(job, row, outcome, retry=retry, now=now, due=due)
+    return _deferred(job, row, outcome, retry=retry, now=now, start=start, due=due)
 
 
 # --- each outcome
@@ -184,9 +202,11 @@ def _failed(job: Job, row: Row, outcome: Failed | Deferred, state: State, now: f
     return Verdict(state, now, outcome, telling)
 
 
-def _deferred(job: Job, row: Row, outcome: Deferred, *, retry: RetrySchedule, now: float, due: float) -> Verdict:
+def _deferred(
+    job: Job, row: Row, outcome: Deferred, *, retry: RetrySchedule, now: float, start: float, due: float
+) -> Verdict:
     """It is due at the latest when there will be something to tell, which so is the result of an attempt."""
-    start, late = begins(job.message), job.options.deliver_by
+    late = job.options.deliver_by
     end = start + retry.give_up
     status: EnhancedCode | None = None
     told = row.told
@@ -233,5 +253,5 @@ def record(message: Message, row: Row, verdict: Verdict, now: float) -> Record:
         detail += (("status", str(outcome.status)),)
     if state is State.SCHEDULED:
         detail += (("due", verdict.due),)
-    kind = Kind.KEPT if isinstance(outcome, Kept) and state is State.SCHEDULED else _KINDS[state]
+    kind = _UNDER_WAY.get(type(outcome), Kind.DEFERRED) if state is State.SCHEDULED else _KINDS[state]
     return Record(message.id, now, kind, row.number, detail)

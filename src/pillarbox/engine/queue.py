@@ -20,6 +20,7 @@ from pillarbox.core.envelope import MessageId
 from pillarbox.engine.deadlines import Deadlines
 from pillarbox.engine.dsn import Telling
 from pillarbox.engine.expansion import concerns, expanded
+from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import Lane as Lane
 from pillarbox.engine.lanes import LaneOpener as LaneOpener
 from pillarbox.engine.mail import UNTRIED, Change, Job, Message, Place, Report, Row, State, Unit
@@ -66,6 +67,7 @@ class Queue:
         open_lane: LaneOpener,
         retry: RetrySchedule,
         notices: Notices,
+        jumps: Jumps,
     ) -> None:
         self._spool = spool
         self._clock = clock
@@ -73,6 +75,7 @@ class Queue:
         self.router = router
         self.retry = retry
         self.notices = notices
+        self._jumps = jumps
         self._lanes: dict[str, Lane] = {}
         self._held: dict[int, Held] = {}
         self._deadlines = Deadlines(clock, self._late)
@@ -173,6 +176,7 @@ class Queue:
     def _timer_fired(self) -> None:
         self._timer = None
         self._timer_due = float("inf")
+        self._jumps.look()
         self.wake()
 
     # --- on demand: who owns a domain comes for its mail
@@ -340,7 +344,7 @@ class Queue:
         for row, outcome in zip(job.rows, report.outcomes, strict=True):
             if not isinstance(outcome, UNTRIED):
                 row.attempts += 1
-            verdict = judge(job, row, outcome, retry=self.retry, now=now)
+            verdict = judge(job, row, outcome, retry=self.retry, now=now, jumped=self._jumps.since)
             state, due, reply = verdict.state, verdict.due, verdict.outcome.text
             told = record(message, row, verdict, now)
             changes.append(

@@ -24,6 +24,7 @@ class Kind(Enum):
     HELD = "held"  # not tried before the moment that its sender asked for: FUTURERELEASE
     KEPT = "kept"  # waits for its owner to come for it: TURN, ATRN or ETRN
     DEFERRED = "deferred"  # to be tried again; says why and when
+    AMBIGUOUS = "ambiguous"  # deferred, but maybe delivered: the reply to the end of the message was lost
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
     NOTICE = "notice"  # the sender was told, or why not, or by whom else

@@ -7,6 +7,7 @@ given up only then.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 GRAIN = 0.001  # seconds: an age this near the end has reached it, so that rounding never makes one attempt too many
 
@@ -23,6 +24,12 @@ class GiveUp:
     """The time is up."""
 
 
+class Ambiguity(Enum):
+    """What is done with a message that was maybe delivered (RFC 1047)."""
+
+    RETRY = "retry"  # by the schedule: rather twice than lost
+
+
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
     """Seconds to wait after each failed attempt, the last repeated; `give_up` is the age that ends it, `warn` that at
@@ -31,6 +38,7 @@ class RetrySchedule:
     intervals: tuple[float, ...]
     give_up: float
     warn: float | None = None
+    ambiguous: Ambiguity = Ambiguity.RETRY
 
     def __post_init__(self) -> None:
         if not self.intervals or min(self.intervals) <= 0:

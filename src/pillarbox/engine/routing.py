@@ -404,7 +404,7 @@ class MxWalk:
                 records = [record for record in found if isinstance(record, MxRecord)]
                 self._shuffle(records)  # RFC 5321 §5.1: equal preferences in random order
                 records.sort(key=lambda record: record.preference)
-                listed = ", ".join(f"{record.preference} {record.host or '.'}" for record in records)
+                listed = _listed([f"{record.preference} {record.host or '.'}" for record in records])
                 self.notes.append(f"MX of {domain}: {listed}")
                 self._visit(records)
 
@@ -435,7 +435,7 @@ class MxWalk:
                 self.notes.append(f"addresses of {host}: none")
             case _:
                 self._addresses.extend(_alternating(found))
-                self.notes.append(f"addresses of {host}: {', '.join(map(str, self._addresses))}")
+                self.notes.append(f"addresses of {host}: {_listed(list(map(str, self._addresses)))}")
         self._go_on()
 
     def _go_on(self) -> None:
@@ -455,6 +455,12 @@ class MxWalk:
     def _end(self, status: EnhancedCode, text: str) -> None:
         self.notes.append(text)
         self._question = Exhausted(status, text, permanent=status.klass == 5)
+
+
+def _listed(found: list[str]) -> str:
+    """For a record: as many as may be tried, and how many there are beyond them."""
+    more = f", and {len(found) - MAX_TRIES} more" if len(found) > MAX_TRIES else ""
+    return ", ".join(found[:MAX_TRIES]) + more
 
 
 def _alternating(found: Sequence[MxRecord | IpAddress]) -> list[IpAddress]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pillarbox.core.mime import Plan, Target
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import passing_on
-from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Octets, Outcome, Reach, Report
+from pillarbox.engine.mail import Ambiguous, Deferred, Delivered, Failed, Job, Octets, Outcome, Reach, Report
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ReplyReceived
 from pillarbox.smtp.states import ClientState, Verb
@@ -51,6 +51,7 @@ class Transaction:
     epoch."""
 
     __slots__ = (
+        "_accepted",
         "_authenticated",
         "_batches",
         "_by_chunk",
@@ -85,6 +86,7 @@ class Transaction:
         self._authenticated = authenticated
         self._pipelining = "PIPELINING" in client.capabilities
         self._by_chunk = False
+        self._accepted = False  # some RCPT of this transaction
         self._outcomes: list[Outcome | None] = [None] * len(job.rows)
         self._batches: list[list[int]] = []  # rows of the transactions to come, the next one last
         self._unsent: list[int] = []  # RCPT commands whose reply has not come, by index of their row
@@ -115,9 +117,10 @@ class Transaction:
 
     def _next_batch(self) -> Step:
         """The next transaction, or the report when there is none."""
-        if not self._batches:
+        if not self._batches or self._client.state is ClientState.BODY:
             return self._all(Deferred("not sent", self.next_hop, _PROTOCOL))
         self._unsent = self._batches.pop()
+        self._accepted = False
         self.mails += 1
         if self._client.state is not ClientState.ENVELOPE:
             return self._mail()
@@ -166,7 +169,7 @@ class Transaction:
     def on_reply(self, reply: ReplyReceived) -> Step:
         """What follows from a reply."""
         self.replied = True
-        if reply.code == 421:  # RFC 5321 §3.8: the channel is closing
+        if self._client.state is ClientState.CLOSED:  # by a 421 (RFC 5321 §3.8), or a reply that has no place
             return self._all(Deferred(str(reply), self.next_hop, _status(reply), remote=True))
         match reply.verb:
             case Verb.RSET:
@@ -194,6 +197,7 @@ class Transaction:
 
     def _after_rcpt(self, reply: ReplyReceived) -> Step:
         index = self._unsent.pop(0)
+        self._accepted = self._accepted or reply.klass == 2
         if reply.klass != 2 and self._outcomes[index] is None:
             self._outcomes[index] = self._recipient_outcome(reply)
         if self._unsent:
@@ -210,8 +214,12 @@ class Transaction:
         return self._outcome(reply)
 
     def _after_data(self, reply: ReplyReceived) -> Step:
-        if reply.klass == 3:
-            return Body.NONE if self._given else Body.SEND
+        """A server that refused MAIL, accepted recipients and says 354 would deliver the empty message to them: it gets
+        no end mark."""
+        if reply.klass == 3 and not self._given:
+            return Body.SEND
+        if reply.klass == 3 and not self._accepted:
+            return Body.NONE
         return self._batch(self._outcome(reply))
 
     @property
@@ -222,8 +230,12 @@ class Transaction:
     def _after_end(self, reply: ReplyReceived) -> Step:
         return self._batch(self._outcome(reply))
 
-    def lost(self, text: str) -> Report:
-        """The connection ended, or a deadline passed: what is open is deferred."""
+    def lost(self, text: str, *, is_sent: bool = False) -> Report:
+        """The connection ended, or a deadline passed: what is open is deferred. `is_sent`: behind the end of the
+        message, so that the server may have it (RFC 1047)."""
+        if is_sent:
+            maybe = f"maybe delivered: {text}, after the end of the message and before the reply to it"
+            self._give(Ambiguous(maybe, self.next_hop, _LOST))
         return self._all(Deferred(text, self.next_hop, _LOST))
 
     def unsendable(self, text: str) -> Report:

@@ -135,16 +135,19 @@ class Fetcher:
         try:
             await self._open(talk, errand)
             reply = await self._command(talk, errand)
-        except BaseException:
+        except BaseException as error:
             if talk.transport is not None:
                 talk.transport.close()
+            if isinstance(error, ProtocolError):
+                raise FetchError(f"the host makes no sense: {error}") from error
             raise
         transport = talk.transport
         assert transport is not None
         if talk.client.state is ClientState.SWAPPED:
             adopt(transport)
         else:
-            transport.write(talk.client.send(Verb.QUIT))
+            if talk.client.quiet:
+                transport.write(talk.client.send(Verb.QUIT))
             transport.close()
         return reply
 
@@ -170,10 +173,10 @@ class Fetcher:
         policy = TlsPolicy.OFF if self._tls is None else TlsPolicy.OPPORTUNISTIC
         terms = Terms(str(self._hostname), policy, errand.credentials, talk.is_loopback)
         opening = Opening(talk.client, terms, nonce=make_nonce)
-        step = opening.on_reply(await talk.reply(self._deadlines.greeting))
+        step = opening.on_reply(await talk.reply(self._deadlines.of(talk.client.due)))
         while step is not Opened.DONE:
             if isinstance(step, bytes):
-                step = opening.on_reply(await talk.ask(step, self._deadlines.command))
+                step = opening.on_reply(await talk.ask(step, self._deadlines.of(talk.client.due)))
             elif isinstance(step, Derivation):
                 step = opening.derived(await _derived(step))
             elif isinstance(step, Declined):
@@ -189,7 +192,7 @@ class Fetcher:
         assert self._tls is not None
         anybody = errand.credentials is None or talk.is_loopback
         context = self._tls(TlsPolicy.REQUIRED if anybody else TlsPolicy.VERIFIED)
-        await talk.secure(context, errand.host, self._deadlines.command)
+        await talk.secure(context, errand.host, self._deadlines.handshake)
 
     async def _command(self, talk: _Talk, errand: Errand) -> str:
         seconds = self._deadlines.command

@@ -91,6 +91,7 @@ class SmtpMailer:
             if connection.usable:
                 self._run(connection, job, done)
                 return
+            connection.quit()
         task = asyncio.get_running_loop().create_task(self._open(job, done))
         self._tasks.add(task)
         task.add_done_callback(partial(self._opened, job, done))
@@ -106,7 +107,7 @@ class SmtpMailer:
             self._free.append((self._ways.clock.monotonic(), connection))
         else:
             connection.quit()
-        if self._cut or (report is None and self._closing):
+        if (self._cut and not (report is not None and report.is_ambiguous)) or (report is None and self._closing):
             done(job, Report(()))
         elif report is not None:
             done(job, report)
@@ -203,6 +204,8 @@ class SmtpMailer:
             self._opening.discard(connection)
             if not connection.usable:
                 connection.quit()
+        if not connection.usable:
+            raise Unusable(connection.fault or "octets behind the reply that opens the connection")
         return connection
 
     # --- deadlines

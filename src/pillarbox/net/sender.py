@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import cast
 
 from pillarbox.adapters.scram_keys import derived, make_nonce
@@ -27,7 +28,7 @@ from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, T
 from pillarbox.net.network import is_loopback
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
-from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait
+from pillarbox.smtp.events import ProtocolError, ReplyReceived, Unsendable, Wait
 from pillarbox.smtp.framing import UnsafeOctets
 from pillarbox.smtp.sasl import Channel, Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
@@ -41,10 +42,32 @@ class Deadlines:
 
     connect: float = 30.0
     greeting: float = 300.0
-    command: float = 300.0
+    hello: float = 300.0
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data: float = 120.0
     block: float = 180.0
     end: float = 600.0
+    command: float = 300.0  # any other
     handshake: float = 30.0  # of TLS; no RFC names one
+
+    def of(self, verb: Verb | None) -> float:
+        """For the reply to that command."""
+        return _SECONDS.get(verb, _OTHER)(self)
+
+
+_OTHER: Callable[[Deadlines], float] = attrgetter("command")
+_SECONDS: Mapping[Verb | None, Callable[[Deadlines], float]] = {
+    Verb.CONNECT: attrgetter("greeting"),
+    Verb.EHLO: attrgetter("hello"),
+    Verb.HELO: attrgetter("hello"),
+    Verb.LHLO: attrgetter("hello"),
+    Verb.MAIL: attrgetter("mail"),
+    Verb.RCPT: attrgetter("rcpt"),
+    Verb.DATA: attrgetter("data"),
+    Verb.BDAT: attrgetter("end"),
+    Verb.END_OF_DATA: attrgetter("end"),
+}
 
 
 class Unusable(Exception):
@@ -93,6 +116,7 @@ class Outgoing(asyncio.Protocol):
         self._tls_fault: str | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.deadline = clock.monotonic() + deadlines.greeting
+        self.fault = ""  # why it is of no more use
         self.jobs = 0  # that were carried
         self._mails = 0  # transactions at the server
         self._most_mails: int | None = None  # that it takes on one connection (RFC 9422)
@@ -153,8 +177,10 @@ class Outgoing(asyncio.Protocol):
     def _begun(self, transaction: Transaction, begin: Callable[[], Step]) -> Step:
         try:
             return begin()
-        except ProtocolError as error:
+        except Unsendable as error:
             return transaction.unsendable(str(error))
+        except ProtocolError as error:
+            return transaction.lost(str(error))
         except Exception:
             log.exception("bug in a delivery to %s", self.next_hop)
             return transaction.lost("internal error")
@@ -162,7 +188,7 @@ class Outgoing(asyncio.Protocol):
     def quit(self) -> None:
         """Say goodbye without waiting for the answer."""
         if self._transport is not None and not self._transport.is_closing():
-            if self._client.state in (ClientState.READY, ClientState.ENVELOPE):
+            if self._client.state in (ClientState.READY, ClientState.ENVELOPE) and self._client.quiet:
                 self._transport.write(self._client.send(Verb.QUIT))
             self._transport.close()
 
@@ -182,6 +208,7 @@ class Outgoing(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._await_reply()
         protection = self._protection
         loopback = is_loopback(self._transport)
         terms = Terms(self._hello_name, protection.policy, protection.credentials, loopback, self._hello)
@@ -230,6 +257,8 @@ class Outgoing(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._may_write.set()
+        if self._client.is_sent:
+            self._await_reply()
 
     # --- replies
 
@@ -238,6 +267,8 @@ class Outgoing(asyncio.Protocol):
         if transaction is not None:
             if reply.code == 421 and self.jobs and not transaction.replied:
                 self._break(f"{reply}")  # said to a connection that we kept too long, not to this job
+            elif reply.klass == 2 and reply.verb in _ENDS and self._unwritten:
+                self._break(f"{reply}: said before the whole message was sent")
             else:
                 self._take(transaction.on_reply(reply))
         elif reply.verb in _OPENING and self._opening is not None:
@@ -246,7 +277,7 @@ class Outgoing(asyncio.Protocol):
     def _open(self, step: OpeningStep) -> None:
         """What the opening wants next."""
         if isinstance(step, bytes):
-            self._write(step, self._deadlines.command if step else self._deadlines.greeting)
+            self._write(step)
         elif step is Opened.DONE:
             self._opened()
         elif step is Opened.HANDSHAKE:
@@ -282,10 +313,9 @@ class Outgoing(asyncio.Protocol):
         elif isinstance(step, Convert):
             self._stream = asyncio.get_running_loop().create_task(self._survey(step.target))
         elif step:
-            self._write(step, self._deadlines.command)
+            self._write(step)
         else:
-            more_to_come = self._client.state is ClientState.END_SENT
-            self._await_until(self._deadlines.end if more_to_come else self._deadlines.command)
+            self._await_reply()
 
     async def _survey(self, target: Target) -> None:
         """Read the text through, to know how it can be made fit for the server."""
@@ -309,7 +339,7 @@ class Outgoing(asyncio.Protocol):
         content = transaction.job.message.content
         try:
             if step is Body.NONE:
-                self._write(self._client.end_body(transaction.replies_due), self._deadlines.end)
+                self._write(self._client.end_body(transaction.replies_due))
                 return
             announced = b""
             if step is Body.CHUNK:
@@ -317,9 +347,9 @@ class Outgoing(asyncio.Protocol):
             if content is not None and transaction.plan is None:
                 octets = self._client.send_body(transaction.prefix + content)
                 octets += self._client.end_body(transaction.replies_due)
-                self._write(announced + octets, self._deadlines.end)
+                self._write(announced + octets)
             else:
-                self._write(announced, self._deadlines.block)
+                self._write_block(announced)
                 self._stream = asyncio.get_running_loop().create_task(self._stream_body(transaction))
         except UnsafeOctets as error:
             self._unsendable(transaction, str(error))
@@ -329,11 +359,11 @@ class Outgoing(asyncio.Protocol):
         assert self._body is not None
         message, plan = transaction.job.message, transaction.plan
         try:
-            self._write(self._client.send_body(transaction.prefix), self._deadlines.block)
+            self._write_block(self._client.send_body(transaction.prefix))
             async for chunk in self._body(message) if plan is None else converted(self._body, message, plan):
-                self._write(self._client.send_body(chunk), self._deadlines.block)
+                self._write_block(self._client.send_body(chunk))
                 await self._may_write.wait()
-            self._write(self._client.end_body(transaction.replies_due), self._deadlines.end)
+            self._write(self._client.end_body(transaction.replies_due))
         except UnsafeOctets as error:
             self._unsendable(transaction, str(error))
         except (SpoolError, ProtocolError) as error:
@@ -362,6 +392,8 @@ class Outgoing(asyncio.Protocol):
 
     def _break(self, text: str) -> None:
         """The connection is of no more use."""
+        self.fault = self.fault or text
+        is_sent = self._client.is_sent and not self._unwritten
         self._close()
         if not self.opened.done():
             self.opened.set_exception(Unusable(text, tls=self._tls_fault is not None))
@@ -370,20 +402,41 @@ class Outgoing(asyncio.Protocol):
         transaction = self._transaction
         if transaction is not None:
             stale = self.jobs > 0 and not transaction.replied
-            self._finish(None if stale else transaction.lost(text))
+            self._finish(None if stale else transaction.lost(text, is_sent=is_sent))
 
     def _close(self) -> None:
         self.deadline = float("inf")
         if self._transport is not None:
             self._transport.abort() if self._transport.get_write_buffer_size() else self._transport.close()
 
-    def _write(self, octets: bytes, seconds: float) -> None:
-        if self._transport is not None:
-            self._transport.write(octets)
-        self._await_until(seconds)
+    @property
+    def _unwritten(self) -> bool:
+        """Something was not given to the network so far, or never was."""
+        return not self._may_write.is_set() or (
+            self._transport is not None and self._transport.get_write_buffer_size() > 0
+        )
+
+    def _write(self, octets: bytes) -> None:
+        """What a reply is awaited to."""
+        assert self._transport is not None
+        self._transport.write(octets)
+        if self._may_write.is_set():
+            self._await_reply()
+        else:
+            self._await_until(self._deadlines.block)
+
+    def _write_block(self, octets: bytes) -> None:
+        """A piece of the message, behind which more will come."""
+        assert self._transport is not None
+        self._transport.write(octets)
+        self._await_until(self._deadlines.block)
+
+    def _await_reply(self) -> None:
+        self._await_until(self._deadlines.of(self._client.due))
 
     def _await_until(self, seconds: float) -> None:
         self.deadline = self._clock.monotonic() + seconds
 
 
+_ENDS = (Verb.END_OF_DATA, Verb.BDAT)
 _OPENING = (Verb.CONNECT, Verb.EHLO, Verb.LHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH)

@@ -4,7 +4,8 @@ Use: `send(verb, argument)` gives octets to write, several in a row where the se
 behind `begin_chunk`, come `send_body` and `end_body`. `receive_data(octets)`, then `next_event()` until it gives a
 Wait: replies in the order of the commands. Any code is read by its first digit where the rest is unknown (RFC 5321
 §4.2.1). What a reply means for a message is not known here. Raises LocalProtocolError for misuse, RemoteProtocolError
-when the peer makes no sense.
+when the peer makes no sense, also from what sends. Behind a reply whose first digit can't be there (RFC 5321 §4.3.2)
+nothing more is sent: the two no longer agree on what comes next, and a command could become the text of a message.
 """
 
 from __future__ import annotations
@@ -15,23 +16,25 @@ from collections import deque
 
 from pillarbox.core.address import Mailbox
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Wait
+from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Unsendable, Wait
 from pillarbox.smtp.framing import ChunkWriter, DataWriter, LineFault, LineReader
 from pillarbox.smtp.grammar import print_path
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, ClientState, Verb
 
 MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers send more
-MAX_REPLY_LINES = 200  # of one reply
+MAX_REPLY_LINES = 200  # kept of one reply
+MAX_DROPPED_LINES = 200_000  # read of one reply and thrown away before we give up on the peer
 _LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _INTERNATIONAL = (Verb.MAIL, Verb.RCPT)  # may hold other than ASCII (RFC 6531 §3.3)
 _UNSAFE = re.compile(r"[^ -~]")
+_INVITING = (Verb.DATA, Verb.AUTH)  # may be answered by a 3yz
 
 
 class ClientConnection:
     """One connection from the server's greeting to our QUIT."""
 
-    __slots__ = ("_lines", "_partial", "_pending", "_writer", "capabilities", "challenge", "state")
+    __slots__ = ("_dropped", "_lines", "_partial", "_pending", "_writer", "capabilities", "challenge", "state")
 
     def __init__(self) -> None:
         self.state = ClientState.CONNECT
@@ -40,14 +43,16 @@ class ClientConnection:
         self._lines = LineReader(MAX_REPLY_LINE)
         self._pending: deque[Verb] = deque((Verb.CONNECT,))
         self._partial: list[tuple[int, str]] = []  # lines of a reply that is still coming
+        self._dropped = 0  # further ones
         self._writer: DataWriter | ChunkWriter = DataWriter()
 
     # --- out
 
     def send(self, verb: Verb, argument: str = "") -> bytes:
-        """A command. Raises LocalProtocolError when it has no place here or its argument can't be sent."""
+        """A command. Raises Unsendable, LocalProtocolError when it has no place here."""
         if _UNSAFE.search(argument) and not (verb in _INTERNATIONAL and argument.isprintable()):
-            raise LocalProtocolError(f"octets in the argument of {verb.value} that can't be sent: {argument!r}")
+            raise Unsendable(f"octets in the argument of {verb.value} that can't be sent: {argument!r}")
+        self._expect_silence()
         following = CLIENT_SENT[self.state].get(verb)
         if following is None or verb is Verb.END_OF_DATA:
             raise LocalProtocolError(f"{verb.value} has no place in state {self.state.name}")
@@ -79,9 +84,15 @@ class ClientConnection:
         """The line behind a 334; None cancels (RFC 4954 §4). Raises LocalProtocolError."""
         if self.challenge is None:
             raise LocalProtocolError("no 334 has come")
+        self._expect_silence()
         self.challenge = None
         self._pending.append(Verb.AUTH)
         return f"{'*' if response is None else _base64(response)}\r\n".encode("ascii")
+
+    def _expect_silence(self) -> None:
+        """A reply that is here before its command answers nothing, and must not be taken for that of the command."""
+        if not self._pending and not self.quiet:
+            raise RemoteProtocolError("the server sent more than one reply to a command")
 
     @property
     def mechanisms(self) -> list[str]:
@@ -106,6 +117,7 @@ class ClientConnection:
         """The end mark, which gets so many replies: by LMTP one for each accepted recipient (RFC 2033 §4.2); nothing
         behind a chunk. Raises UnsafeOctets, LocalProtocolError."""
         writer = self._open_writer()
+        self._expect_silence()
         octets = writer.end()
         self._writer = DataWriter()
         if type(writer) is ChunkWriter:
@@ -124,6 +136,16 @@ class ClientConnection:
     def awaiting(self) -> int:
         """How many replies are due."""
         return len(self._pending)
+
+    @property
+    def due(self) -> Verb | None:
+        """What the next reply answers; None when none is due."""
+        return self._pending[0] if self._pending else None
+
+    @property
+    def is_sent(self) -> bool:
+        """The whole message was given out, its end too, and no reply to it has come: it may have been taken."""
+        return self.state is ClientState.END_SENT and type(self._writer) is not ChunkWriter
 
     def next_event(self) -> ReplyReceived | Wait:
         """The next whole reply; behind a change of roles there is none. Raises RemoteProtocolError."""
@@ -145,13 +167,16 @@ class ClientConnection:
         code = int(match[1])
         if self._partial and self._partial[0][0] != code:
             raise RemoteProtocolError(f"lines of one reply with different codes: {self._partial[0][0]} and {code}")
-        if len(self._partial) >= MAX_REPLY_LINES:
-            raise RemoteProtocolError(f"reply of more than {MAX_REPLY_LINES} lines")
-        self._partial.append((code, (match[3] or b"").decode("utf-8", "replace")))
+        if len(self._partial) < MAX_REPLY_LINES:
+            self._partial.append((code, (match[3] or b"").decode("utf-8", "replace")))
+        else:
+            self._dropped += 1
+            if self._dropped > MAX_DROPPED_LINES:
+                raise RemoteProtocolError(f"reply of more than {MAX_DROPPED_LINES} lines")
         if match[2] == b"-":
             return None
         lines = [text for _, text in self._partial]
-        self._partial = []
+        self._partial, self._dropped = [], 0
         return self._answered(code, lines)
 
     def _answered(self, code: int, lines: list[str]) -> ReplyReceived:
@@ -161,7 +186,7 @@ class ClientConnection:
         klass = code // 100
         if verb is not Verb.END_OF_DATA or not self._pending:  # by LMTP more replies to it are to come
             self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
-        if code == 421:  # RFC 5321 §3.8: the server closes the channel
+        if code == 421 or _is_misplaced(verb, klass):  # RFC 5321 §3.8: the server closes the channel; or we do
             self.state = ClientState.CLOSED
         if verb is Verb.AUTH:
             self.challenge = _unbase64(lines) if klass == 3 else None
@@ -171,6 +196,12 @@ class ClientConnection:
             self.capabilities = dict(_keyword(line) for line in lines[1:])
             return ReplyReceived(verb, code, None, tuple(lines))
         return ReplyReceived(verb, code, *_split_enhanced(klass, lines))
+
+
+def _is_misplaced(verb: Verb, klass: int) -> bool:
+    """A class of reply that the command never has (RFC 5321 §4.3.2): 3yz asks for more where nothing more comes, and a
+    2yz to DATA leaves open whether the server waits for the text."""
+    return verb not in _INVITING if klass == 3 else klass == 2 and verb is Verb.DATA
 
 
 def _base64(octets: bytes) -> str:

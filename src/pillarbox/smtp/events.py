@@ -203,6 +203,8 @@ ServerEvent = (
 
 
 _ENCODED = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+MAX_TEXT = 2000  # characters of a reply in logs, records and notices
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,9 @@ class ReplyReceived:
         text = " / ".join(self.lines)
         if self.verb is Verb.AUTH:  # some servers repeat what they were told, and this goes to logs and records
             text = _ENCODED.sub("[hidden]", text)
-        return f"{self.code} {prefix}{text}"
+        if len(text) > MAX_TEXT:
+            text = f"{text[:MAX_TEXT]} …"
+        return f"{self.code} {prefix}{_CONTROL.sub('?', text)}"
 
 
 class ProtocolError(Exception):
@@ -232,6 +236,10 @@ class ProtocolError(Exception):
 
 class LocalProtocolError(ProtocolError):
     """We used the connection wrongly; nothing was sent."""
+
+
+class Unsendable(LocalProtocolError):
+    """An argument holds what no command can carry."""
 
 
 class RemoteProtocolError(ProtocolError):
