@@ -1,16 +1,19 @@
 """A next hop that keeps every octet: what it was sent on each connection, and the messages that RFC 5321 finds in that.
 
-It believes nothing and mends nothing. A script may replace what it says to a verb, octets for octets.
+It believes nothing and mends nothing. A script may replace what it says to a verb, octets for octets. With a context
+for TLS it takes STARTTLS; what it says to EHLO inside of it may be another thing.
 """
 
 from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from time import time
 from types import TracebackType
 
 from tests.live.sequences import BARE, END
@@ -24,16 +27,22 @@ SAYS: Mapping[bytes, bytes] = {
     b"QUIT": b"221 bye\r\n",
 }
 TAKEN = b"250 2.0.0 ok\r\n"
+SECURED = b"EHLO inside TLS"  # in a script
 
 
 @dataclass(slots=True)
 class Letter:
-    """One message: its envelope, and its text as it came: with stuffed dots, or in chunks."""
+    """One message: its envelope, and its text as it came: with stuffed dots, or in chunks. `mail`, `rcpt`: the lines
+    that made the envelope."""
 
     sender: bytes
     recipients: list[bytes]
     stuffed: bytes = b""
     chunks: bytes = b""
+    mail: bytes = b""
+    rcpt: list[bytes] = field(default_factory=list)
+    at: float = 0.0  # when it was whole
+    secure: bool = False  # it came by TLS
 
     @property
     def text(self) -> bytes:
@@ -42,17 +51,20 @@ class Letter:
 
 @dataclass(slots=True)
 class Connection:
-    """`octets`: all that came but for the octets of chunks, which may be anything (RFC 3030)."""
+    """`octets`: all that came but for the octets of chunks, which may be anything (RFC 3030). `pipelined`: commands
+    that came before the reply to the one in front of them."""
 
     octets: bytearray = field(default_factory=bytearray)
+    pipelined: int = 0
     letters: list[Letter] = field(default_factory=list)
 
 
 class RawSink:
     """Listens inside the `with` block."""
 
-    def __init__(self, says: Mapping[bytes, bytes] | None = None) -> None:
+    def __init__(self, says: Mapping[bytes, bytes] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.says = {**SAYS, **(says or {})}
+        self.tls = tls
         self.connections: list[Connection] = []
         self._listening = socket.create_server((HOST, 0))
         self.port: int = self._listening.getsockname()[1]
@@ -96,24 +108,37 @@ class RawSink:
                 thread.start()
 
     def _serve(self, accepted: socket.socket, connection: Connection) -> None:
-        with suppress(OSError), accepted:
-            _Dialog(accepted, connection, self.says).run()
+        dialog = _Dialog(accepted, connection, self.says, self.tls)
+        with suppress(OSError), accepted, closing(dialog):
+            dialog.run()
         self._open.discard(accepted)
 
 
 class _Dialog:
-    def __init__(self, accepted: socket.socket, connection: Connection, says: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self, accepted: socket.socket, connection: Connection, says: Mapping[bytes, bytes], tls: ssl.SSLContext | None
+    ) -> None:
         self._socket = accepted
+        self._tls = tls
         self._connection = connection
         self._says = says
         self._held = b""
         self._letter = Letter(b"", [])
+
+    def close(self) -> None:
+        self._socket.close()
 
     def run(self) -> None:
         self._socket.sendall(self._says.get(b"", b"220 sink.example ESMTP\r\n"))
         while (line := self._until(b"\r\n")) is not None:
             verb = line[:4].upper()
             self._note(verb, line)
+            self._connection.pipelined += bool(self._held) and verb != b"BDAT"
+            if verb == b"STAR" and self._tls is not None:
+                self._socket.sendall(b"220 go on\r\n")
+                self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+                self._says = {**self._says, b"EHLO": self._says.get(SECURED, self._says[b"EHLO"])}
+                continue
             if verb == b"BDAT":
                 if not self._take_chunk(line):
                     return
@@ -129,18 +154,23 @@ class _Dialog:
     def _note(self, verb: bytes, line: bytes) -> None:
         match = _ADDRESS.search(line)
         if verb == b"MAIL" and match:
-            self._letter = Letter(match[1], [])
+            self._letter = Letter(match[1], [], mail=line, secure=isinstance(self._socket, ssl.SSLSocket))
         elif verb == b"RCPT" and match:
             self._letter.recipients.append(match[1])
+            self._letter.rcpt.append(line)
 
     def _take(self) -> bool:
         self._held = b"\r\n" + self._held  # that of DATA
         if (text := self._until(END)) is None:
             return False
         self._letter.stuffed = (text + b"\r\n").removeprefix(b"\r\n")
-        self._connection.letters.append(self._letter)
+        self._keep()
         self._socket.sendall(self._says.get(b".", TAKEN))
         return True
+
+    def _keep(self) -> None:
+        self._letter.at = time()
+        self._connection.letters.append(self._letter)
 
     def _take_chunk(self, line: bytes) -> bool:
         words = line.split()
@@ -155,7 +185,7 @@ class _Dialog:
         del received[len(received) - len(self._held) - size : len(received) - len(self._held)]
         self._letter.chunks += chunk
         if last:
-            self._connection.letters.append(self._letter)
+            self._keep()
         self._socket.sendall(TAKEN)
         return True
 

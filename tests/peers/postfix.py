@@ -171,6 +171,7 @@ class Postfix(DebianPeer):
     package = PACKAGE
     accounts = _ACCOUNTS
     more = ""  # lines of main.cf
+    services = ""  # lines of master.cf
     configured = "an empty `main.cf` but for the paths, the host's name and the local domain; no network may relay"
 
     def command(self) -> Sequence[str | Path]:
@@ -183,7 +184,8 @@ class Postfix(DebianPeer):
             relay=f"[{HOST}]:{self.site.relay_to}" if relays else "",
         )
         place = self._view.folder(PLACE.lstrip("/"))
-        config = write_instance(place, self.port, settings + self.more, root=Path("/"), seen=Path(PLACE))
+        text = settings + self.more
+        config = write_instance(place, self.port, text, root=Path("/"), seen=Path(PLACE), services=self.services)
         return self._view.command("/usr/lib/postfix/sbin/master", "-c", str(config), "-s")
 
     def environ(self) -> dict[str, str]:

@@ -198,3 +198,19 @@ def test_bare_octets() -> None:
     assert collect(taken, b"a\nb\r\n", b"\r\n", bare=True) == ([], b"")
     assert taken.fault == r.BARE_OCTET_IN_DATA
     assert r.BARE_OCTET_IN_DATA.closes
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [
+        (b"\r\na\0b\r\n", Octets.BINARY),
+        (b"\r\na\0\xff\r\n", Octets.BINARY | Octets.EIGHT_BIT),
+        (b"To: \xc3\xbc\r\n\r\na\0b\r\n", Octets.BINARY | Octets.EIGHT_BIT | Octets.UTF8_HEADER),
+    ],
+)
+def test_bare_octets_in_chunks(text: bytes, octets: Octets) -> None:
+    """RFC 3030 §3: they may come; what else there is is known all the same, for hops that take less."""
+    taken = intake()
+    taken.by_chunks = True
+    assert collect(taken, text, bare=True) == ([], TRACE + text)
+    assert (taken.fault, taken.octets) == (None, octets)

@@ -133,8 +133,9 @@ def test_parameters_of_mail_that_are_refused(parameters: str, reply: Reply) -> N
         ("NOTIFY=success,DELAY", RcptOptions(notify=frozenset((Notify.SUCCESS, Notify.DELAY)))),
         ("NOTIFY=FAILURE", RcptOptions(notify=frozenset((Notify.FAILURE,)))),
         ("ORCPT=RFC822;Bob+2Bx@B.test", RcptOptions(original="rfc822;Bob+x@B.test")),
+        ("ORCPT=rfc822;j+C3+BCrgen@b.test", RcptOptions(original="utf-8;jürgen@b.test")),  # as Postfix says it
         (r"ORCPT=utf-8;j\x{FC}rgen@b.test", RcptOptions(original="utf-8;jürgen@b.test")),  # RFC 6533 §3
-        ("RRVS=2014-04-03T23:01:00Z", RcptOptions(valid_since=ValidSince("2014-04-03T23:01:00Z", reject=False))),
+        ("RRVS=2014-04-03T23:01:00Z", RcptOptions(valid_since=ValidSince("2014-04-03T23:01:00Z", reject=True))),
         ("RRVS=2014-04-03T23:01:00Z;R", RcptOptions(valid_since=ValidSince("2014-04-03T23:01:00Z", reject=True))),
         ("rrvs=2014-04-03T23:01:00Z;c", RcptOptions(valid_since=ValidSince("2014-04-03T23:01:00Z", reject=False))),
     ],
@@ -149,6 +150,7 @@ def test_options_of_rcpt(parameters: str, options: RcptOptions) -> None:
     [
         *("NOTIFY", "NOTIFY=", "NOTIFY=NEVER,SUCCESS", "NOTIFY=SUCCESS,", "NOTIFY=ALL", "NOTIFY=NEVER NOTIFY=NEVER"),
         *("ORCPT=", "ORCPT=a@b.test", "ORCPT=rfc822;", "ORCPT=;a@b.test", "ORCPT=rfc822;a+0D+0Ab", "ORCPT=rfc822;a+b"),
+        *("ORCPT=rfc822;a+FC", "ORCPT=rfc822;a+C2+85", "ORCPT=x400;a+C3+BC"),
         *("ORCPT=rfc822;" + "x" * 500, r"ORCPT=utf-8;\x{D800}", r"ORCPT=utf-8;\x{0A}", r"ORCPT=utf-8;\x{110000}"),
         *("RRVS=", "RRVS=today", "RRVS=2014-04-03T23:01:00Z;X", "RRVS=2014-04-03"),
     ],

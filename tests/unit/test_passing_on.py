@@ -21,7 +21,7 @@ from pillarbox.core.envelope import (
 )
 from pillarbox.core.mime import Target
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Delivered, Failed, Job, Octets, Reach, Report, Row
+from pillarbox.engine.mail import Delivered, Failed, Job, Octets, Reach, Report, Row, Unsent
 from pillarbox.engine.passing_on import batches, conversion, header_fields, limit
 from pillarbox.engine.transaction import Body, Convert, Transaction
 from pillarbox.smtp.client import ClientConnection
@@ -152,6 +152,7 @@ def test_members_of_a_list_get_another_message() -> None:
         (job(options=MailOptions(require_tls=True)), ("8BITMIME",), "5.7.30"),
         (job(options=MailOptions(deliver_by=DeliverBy(NOW + 9, True))), (), "5.3.3"),
         (job(options=MailOptions(deliver_by=DeliverBy(NOW, True))), ("DELIVERBY",), "5.4.7"),
+        (job(options=MailOptions(deliver_by=DeliverBy(NOW + 0.9, True))), ("DELIVERBY",), "5.4.7"),  # BY=0;R is none
         (job(options=MailOptions(deliver_by=DeliverBy(NOW + 9, True))), ("DELIVERBY 10",), "5.4.7"),
         (job("b@far.example", "c@far.example", of_each=ALL_RCPT), ("DSN",), "5.7.19"),
         (job("ö@far.example", "ü@far.example"), (), "5.6.7"),
@@ -271,6 +272,21 @@ def test_a_server_that_takes_one_at_a_time_gets_the_message_again(together: bool
     assert isinstance(step, Report)
     assert [str(outcome.text) for outcome in step.outcomes] == ["451 later", "250 taken"]
     assert talk.mails == 2
+
+
+def test_a_full_connection_leaves_the_rest_to_another() -> None:
+    """RFC 9422 §3: MAILMAX counts every MAIL, those of one message too."""
+    client = connected("LIMITS RCPTMAX=1", "PIPELINING")
+    talk = Transaction(job("b@x.test", "c@x.test", "d@x.test"), client, HOP, now=lambda: NOW, most_mails=2)
+    step = talk.begin()
+    for _ in range(2):
+        assert isinstance(step, bytes)
+        assert [talk.on_reply(reply) for reply in hear(client, b"250 ok\r\n250 ok\r\n354 go\r\n")][-1] is Body.SEND
+        client.end_body()
+        (reply,) = hear(client, b"250 taken\r\n")
+        step = talk.on_reply(reply)
+    assert isinstance(step, Report)
+    assert [type(outcome) for outcome in step.outcomes] == [Delivered, Delivered, Unsent]
 
 
 def test_what_no_extension_can_say_stands_in_the_header() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from pillarbox.adapters.instant import KEPT
 from pillarbox.core.envelope import NO_RCPT_OPTIONS, DeliverBy, MailOptions, Notify, RcptOptions, Recipient, Ret
+from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.lanes import Lane
-from pillarbox.engine.mail import Deferred, Delivered, Job, Message, Octets, Reach, Row, State, Told
+from pillarbox.engine.mail import Deferred, Delivered, Job, Message, Octets, Reach, Row, State, Told, Unsent
 from pillarbox.engine.notices import MAX_RETURNED
 from pillarbox.engine.ports import SpoolBroken, SpoolFull
 from pillarbox.engine.records import Kind
@@ -378,6 +379,24 @@ def kept_or_done(job: Job) -> Delivered | Deferred:
 
 
 # --- MT-PRIORITY (RFC 6710)
+
+
+def test_what_a_full_connection_left_goes_at_once() -> None:
+    """RFC 9422: it is no attempt, and nobody waits for it."""
+
+    async def main() -> None:
+        rig = Rig(retry=SLOW)
+        message = await accept(rig)
+        rig.mailer().end(Unsent("full", "far.example", EnhancedCode(4, 5, 3)))
+        await turns()
+        stored = rig.spool.rows[message.id, 0]
+        assert (stored.state, stored.due, stored.attempts) == (State.SCHEDULED, rig.clock.now(), 0)
+        await rig.pass_time(1)
+        rig.mailer().end(OK)
+        await turns()
+        assert rig.spool.states(message.id) == [State.DELIVERED]
+
+    run(main())
 
 
 def test_the_higher_priority_goes_first_in_a_lane() -> None:

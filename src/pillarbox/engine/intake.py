@@ -82,9 +82,7 @@ class Intake:
 
     def finish(self, octets: bytes, *, bare: bool) -> bytes:
         """The last piece. Gives what was not spilled, with the header read; look at `fault` before using it."""
-        if bare and self.by_chunks:  # RFC 3030 §3
-            self.octets |= Octets.BINARY
-        elif bare:
+        if bare and not self.by_chunks:
             self.fail(r.BARE_OCTET_IN_DATA)
             self.fault = r.BARE_OCTET_IN_DATA  # whatever else is wrong: this one closes the channel
             return b""
@@ -92,6 +90,8 @@ class Intake:
         rest = spill if spill is not None else self._take()
         if self.fault is None and self.header is None:
             rest = self._read_header(rest, whole=True)
+        if bare:  # RFC 3030 §3
+            self.octets |= Octets.BINARY
         return rest
 
     def message(self, rest: bytes, envelope: Envelope, *, hop: Hop, listener: str, received_at: float) -> Message:

@@ -181,7 +181,14 @@ class Overdue(Failed):
 
 
 Outcome = Delivered | Deferred | Failed
-UNTRIED = (Kept, Behind, Overdue)  # outcomes without an attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent(Deferred):
+    """Nothing was tried: the next hop takes no more messages on this connection (RFC 9422), so it goes by another."""
+
+
+UNTRIED = (Kept, Behind, Overdue, Unsent)  # outcomes without an attempt
 
 
 class Report(NamedTuple):

@@ -30,6 +30,7 @@ from pillarbox.engine.mail import (
     Row,
     State,
     Told,
+    Unsent,
 )
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import GRAIN, GiveUp, RetrySchedule
@@ -154,7 +155,7 @@ def judge(
     if isinstance(decision, GiveUp):
         return _failed(job, row, outcome, State.EXPIRED, now)
     end = start + retry.give_up
-    due = end if isinstance(outcome, Kept) else now if isinstance(outcome, Behind) else now + decision.delay
+    due = end if isinstance(outcome, Kept) else now if isinstance(outcome, Behind | Unsent) else now + decision.delay
     return _deferred(job, row, outcome, retry=retry, now=now, start=start, due=due)
 
 

@@ -71,7 +71,7 @@ def refusal(job: Job, keywords: Keywords, *, size: int, now: float, next_hop: st
         return Failed("next hop does not promise TLS for the rest of the way (no REQUIRETLS)", next_hop, _REQUIRE_TLS)
     late = options.deliver_by
     if late is not None and late.returns:  # RFC 2852 §4.1.4
-        if now >= late.until:
+        if late.until - now < 1:  # whole seconds, one at the least (§4)
             return Failed("the time within which it was to be delivered is over", next_hop, _TOO_LATE)
         if "DELIVERBY" not in keywords:
             return Failed("next hop promises no time of delivery (no DELIVERBY)", next_hop, _NOT_CAPABLE)

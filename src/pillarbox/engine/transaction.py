@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pillarbox.core.mime import Plan, Target
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import passing_on
-from pillarbox.engine.mail import Ambiguous, Deferred, Delivered, Failed, Job, Octets, Outcome, Reach, Report
+from pillarbox.engine.mail import Ambiguous, Deferred, Delivered, Failed, Job, Octets, Outcome, Reach, Report, Unsent
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ReplyReceived
 from pillarbox.smtp.states import ClientState, Verb
@@ -40,6 +40,7 @@ Step = bytes | Body | Convert | Report
 _CONVERSION = EnhancedCode(5, 6, 3)
 _LOST = EnhancedCode(4, 4, 2)
 _PROTOCOL = EnhancedCode(4, 5, 0)
+_TOO_MANY = EnhancedCode(4, 5, 3)
 _AFTER: Mapping[Target | None, Octets] = {
     Target.SEVEN_BIT: ~(Octets.EIGHT_BIT | Octets.UTF8_HEADER | Octets.BINARY),
     Target.EIGHT_BIT: ~Octets.BINARY,
@@ -56,6 +57,7 @@ class Transaction:
         "_batches",
         "_by_chunk",
         "_client",
+        "_most_mails",
         "_now",
         "_outcomes",
         "_pipelining",
@@ -75,7 +77,9 @@ class Transaction:
         *,
         now: Callable[[], float],
         authenticated: bool = False,
+        most_mails: int | None = None,
     ) -> None:
+        """`most_mails`: how many transactions the server still takes on this connection."""
         self.job = job
         self.next_hop = next_hop
         self.replied = False  # the server has answered something of this transaction
@@ -84,6 +88,7 @@ class Transaction:
         self._client = client
         self._now = now
         self._authenticated = authenticated
+        self._most_mails = most_mails
         self._pipelining = "PIPELINING" in client.capabilities
         self._by_chunk = False
         self._accepted = False  # some RCPT of this transaction
@@ -119,6 +124,8 @@ class Transaction:
         """The next transaction, or the report when there is none."""
         if not self._batches or self._client.state is ClientState.BODY:
             return self._all(Deferred("not sent", self.next_hop, _PROTOCOL))
+        if self.mails == self._most_mails:
+            return self._all(Unsent("goes by another connection: this one is full (LIMITS)", self.next_hop, _TOO_MANY))
         self._unsent = self._batches.pop()
         self._accepted = False
         self.mails += 1
@@ -210,7 +217,7 @@ class Transaction:
 
     def _recipient_outcome(self, reply: ReplyReceived) -> Outcome:
         if reply.code == 552:  # RFC 5321 §4.5.3.1.10: meant as "too many recipients", so not for good
-            return Deferred(str(reply), self.next_hop, EnhancedCode(4, 5, 3), remote=True)
+            return Deferred(str(reply), self.next_hop, _TOO_MANY, remote=True)
         return self._outcome(reply)
 
     def _after_data(self, reply: ReplyReceived) -> Step:

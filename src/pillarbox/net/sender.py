@@ -162,6 +162,7 @@ class Outgoing(asyncio.Protocol):
             self.next_hop,
             now=self._clock.now,
             authenticated=self._protection.credentials is not None,
+            most_mails=None if self._most_mails is None else self._most_mails - self._mails,
         )
         self._done = done
         self._body = body

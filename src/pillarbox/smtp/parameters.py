@@ -213,17 +213,20 @@ def _orcpt(said: dict[str, Any], value: str) -> None:
     if not semicolon or not address or len(value) > MAX_ORIGINAL or not _ADDRESS_TYPE.fullmatch(kind):
         raise Fault(r.BAD_PARAMETER)
     kind = kind.lower()
-    decoded = decode_unicode(address) if kind == "utf-8" else decode_xtext(address)
+    if kind == "rfc822" and not (octets := _octets(address)).isascii():
+        kind, decoded = "utf-8", _shown(octets)  # Postfix says so; RFC 6533 §3 has this type for it
+    else:
+        decoded = decode_unicode(address) if kind == "utf-8" else decode_xtext(address)
     said["original"] = f"{kind};{decoded}"
 
 
 def _rrvs(said: dict[str, Any], value: str) -> None:
-    """RFC 7293 §3."""
+    """RFC 7293 §3: where neither is said, R, which keeps mail from a stranger."""
     since, _, action = value.partition(";")
     if action.upper() not in ("", "C", "R"):
         raise Fault(r.BAD_PARAMETER)
     moment(since)
-    said["valid_since"] = ValidSince(since, reject=action.upper() == "R")
+    said["valid_since"] = ValidSince(since, reject=action.upper() != "C")
 
 
 _RCPT: Mapping[str, Callable[[dict[str, Any], str], None]] = {"NOTIFY": _notify, "ORCPT": _orcpt, "RRVS": _rrvs}
@@ -233,8 +236,24 @@ _RCPT: Mapping[str, Callable[[dict[str, Any], str], None]] = {"NOTIFY": _notify,
 
 def decode_xtext(value: str) -> str:
     """RFC 3461 §4. What it stands for may be no text that can be shown: such an xtext is refused. Raises Fault."""
-    text = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), _checked(_XTEXT, value)[0])
-    if not text.isascii() or not text.isprintable():
+    octets = _octets(value)
+    if not octets.isascii():
+        raise Fault(r.BAD_PARAMETER)
+    return _shown(octets)
+
+
+def _octets(value: str) -> bytes:
+    """What an xtext stands for. Raises Fault."""
+    return _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), _checked(_XTEXT, value)[0]).encode("latin-1")
+
+
+def _shown(octets: bytes) -> str:
+    """As text that can be shown. Raises Fault."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError as error:
+        raise Fault(r.BAD_PARAMETER) from error
+    if not text.isprintable():
         raise Fault(r.BAD_PARAMETER)
     return text
 
