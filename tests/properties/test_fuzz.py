@@ -22,6 +22,7 @@ from pillarbox.smtp.client import MAX_DROPPED_LINES, MAX_REPLY_LINE, ClientConne
 from pillarbox.smtp.events import (
     BodyChunk,
     BodyEnd,
+    ChunkEnd,
     LocalProtocolError,
     Refused,
     RemoteProtocolError,
@@ -262,6 +263,9 @@ def serve(state: ServerState, pieces: list[bytes], moods: list[bool]) -> list[ob
                 continue
             if isinstance(event, BodyEnd):
                 seen.append((body + event.octets, event.bare))
+                body = b""
+            elif isinstance(event, ChunkEnd):
+                seen.append((body + event.octets, event.last, event.bare))
                 body = b""
             else:
                 seen.append(event)
