@@ -20,7 +20,7 @@ from pillarbox.engine.dsn import NOTICE_LISTENER
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.limits import Rate
-from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Told, Unit
+from pillarbox.engine.mail import Key, Leased, Message, Octets, Place, Row, Seen, State, Told, Unit, Waiting
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import (
     Clock,
@@ -37,6 +37,7 @@ from pillarbox.engine.ports import (
     User,
     Verification,
 )
+from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.queue import Lane, Queue
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import DEFAULT, RetrySchedule
@@ -47,6 +48,7 @@ from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.sim.presence import ImaginedPresence
 from pillarbox.smtp.scram import keys_of
+from tests.predicates import Subject, holds
 
 HOSTNAME = Domain.parse("mx.example.test")
 NOW = 1_700_000_000.0
@@ -179,6 +181,12 @@ class NoSpool:
     async def make_due_at(self, places: Sequence[Place], now: float) -> int:
         raise NotImplementedError
 
+    async def find(self, wanted: Predicate, now: float, after: Key, limit: int) -> list[Key]:
+        raise NotImplementedError
+
+    async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
+        raise NotImplementedError
+
     async def depth(self) -> tuple[int, float | None]:
         raise NotImplementedError
 
@@ -203,6 +211,7 @@ class Stored:
     lane: str = ""
     reply: str = ""
     told: Told = Told.NOTHING
+    next_hop: str | None = None
 
 
 class MemorySpool(NoSpool):
@@ -257,6 +266,8 @@ class MemorySpool(NoSpool):
             row.lane, row.reply, row.told = change.lane, change.reply, change.told
             if change.record is not None:
                 self.records.append(change.record)
+        for message_id, number, next_hop in unit.rerouted:
+            self.rows[message_id, number].next_hop = next_hop
         self.records.extend(unit.records)
         for message in unit.finished:
             del self.bodies[message.id]
@@ -280,14 +291,14 @@ class MemorySpool(NoSpool):
         for message, number in keys:
             row = self.rows[message, number]
             row.state = State.LEASED
-            taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts, row.told))
+            taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts, row.told, row.next_hop))
         return [
             Leased(replace(self.messages[message], content=None), rows, self._scheduled(message))
             for message, rows in taken.items()
         ]
 
     def _scheduled(self, message: int) -> int:
-        return sum(key[0] == message and row.state is State.SCHEDULED for key, row in self.rows.items())
+        return sum(key[0] == message and row.state <= State.SCHEDULED for key, row in self.rows.items())
 
     def _at(self, places: Iterable[Place]) -> list[tuple[int, int]]:
         return [
@@ -300,6 +311,41 @@ class MemorySpool(NoSpool):
         await turns(1)
         if self.lease_fault is not None:
             raise self.lease_fault
+
+    async def find(self, wanted: Predicate, now: float, after: Key, limit: int) -> list[Key]:
+        await self._look()
+        keys = [Key(MessageId(message), number) for message, number in sorted(self.rows)]
+        return [key for key in keys if key > after and holds(wanted, self._subject(key), now)][:limit]
+
+    def _subject(self, key: Key) -> Subject:
+        row, message = self.rows[key], self.messages[key.message]
+        return Subject(
+            message=key.message,
+            number=key.number,
+            address=str(row.recipient.address),
+            original=str(row.recipient.original),
+            lane=row.lane,
+            state=row.state,
+            due=row.due,
+            attempts=row.attempts,
+            reply=row.reply,
+            received_at=message.received_at,
+            sender=str(message.envelope.sender or ""),
+            size=message.size,
+        )
+
+    async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
+        await self._look()
+        found: dict[MessageId, list[Waiting]] = {}
+        for key in keys:
+            it = self.rows[key]
+            if it.state <= State.SCHEDULED:
+                row = Row(key.number, it.recipient, it.attempts, it.told, it.next_hop)
+                found.setdefault(key.message, []).append(Waiting(row, it.state, it.due, it.lane, it.reply, now))
+        return [
+            Seen(replace(self.messages[message], content=None), waiting, self._scheduled(message))
+            for message, waiting in found.items()
+        ]
 
     async def waiting_at(self, places: Sequence[Place]) -> int:
         await self._look()

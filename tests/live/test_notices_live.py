@@ -130,7 +130,7 @@ def test_held_mail_is_shown_as_held_and_goes_at_its_time(server: Server) -> None
     release = time.time() + 8
     one = message(BOB, MailOptions(hold_until=release), frozenset())
     accepted_by(server, one)
-    assert "held until" in server.cli("queue") and server.call("queue_retry", where="")["count"] == 0
+    assert "held until" in server.cli("queue") and server.call("queue_order", action="retry")["count"] == 0
     assert "held" in server.cli("why", str(one.id)) and "first attempt at" in server.cli("why", str(one.id))
     server.kill()
     server.start()

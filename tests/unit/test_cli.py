@@ -45,7 +45,15 @@ def test_wrong_usage_is_2(argv: str, complaint: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("argv", "status", "complaint"),
     [
-        ("queue flush", 2, "queue flush: no such action; allowed: list, count, retry"),
+        ("queue flush", 2, "no such action; allowed: list, count, top, retry, hold, release, bounce, drop, reroute"),
+        ("queue drop --text x", 2, "queue drop: it has no --text"),
+        ("queue retry --next-hop mx", 2, "queue retry: it has no --next-hop"),
+        ("queue reroute", 2, "queue reroute: --next-hop is missing; as in a route, or routes to take one back"),
+        ("queue reroute --next-hop nowhere", 2, "queue reroute: next hop 'nowhere' is none of mx, smtp://HOST"),
+        ("queue reroute --next-hop turn", 2, "queue reroute: turn needs a route in the configuration"),
+        ("queue bounce --status 4.0.0", 2, "queue bounce: --status 4.0.0: a status of failure begins with 5"),
+        ("queue bounce --status x", 2, "queue bounce: --status x: not an enhanced status code"),
+        ("queue bounce --text ü", 2, "queue bounce: --text must be one line of ASCII"),
         ("queue stat=x", 2, "unknown field 'stat', did you mean state?"),
         ("domain add a_b", 2, "a_b: domain has an illegal label"),
         ("user add alice", 2, "alice: address has no @domain"),

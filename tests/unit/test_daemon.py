@@ -31,16 +31,16 @@ from pillarbox.app.sockets import PortInUse, bind, bind_all, key
 from pillarbox.app.submission import UnfitText
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
-from pillarbox.engine.inspection import RecipientFilter, RecipientRow
+from pillarbox.engine.inspection import RecipientRow
 from pillarbox.engine.mail import State
 from pillarbox.engine.ports import SpoolBroken, SpoolError, User
+from pillarbox.engine.predicate import STATES
 from pillarbox.engine.routing import Discard
 
 TEXT = b"Subject: x\r\n\r\nbody\r\n"
 LARGE = b"Subject: x\r\n\r\n" + b"x" * 300_000 + b"\r\n"
 ALICE = Mailbox.parse("alice@example.test")
 FAR = Mailbox.parse("bob@far.example")
-ALL = frozenset(State)
 
 
 def listener(name: str, address: str = "127.0.0.1:0") -> ListenerConfig:
@@ -154,7 +154,7 @@ def test_connections_are_counted_over_all_listeners(tmp_path: Path) -> None:
 
 
 async def rows(spool: SqliteSpool) -> list[RecipientRow]:
-    return await SqliteSpoolReader(spool).recipients(RecipientFilter(states=ALL), 100)
+    return await SqliteSpoolReader(spool).recipients(STATES["any"], 100, 0.0)
 
 
 def seed(data: Data) -> None:

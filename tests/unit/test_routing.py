@@ -203,6 +203,18 @@ def test_the_defaults() -> None:
     assert router.route(Mailbox.parse("x@far.example")) == ("mx:far.example", Route("*", Mx()))
 
 
+def test_a_next_hop_that_an_operator_chose() -> None:
+    relay = Route("other.test", SmartHost("relay.test", 2600), TlsPolicy.REQUIRED, "relay.secret")
+    router, box = Router([relay], DIRECTORY), Mailbox.parse("x@far.example")
+    assert router.by_hand("smtp://backup.test", box) == ("smtp:backup.test:25", Route("*", SmartHost("backup.test")))
+    assert router.by_hand("smtp://relay.test:2600", box) == (
+        "smtp:relay.test:2600;tls=required;auth=relay.secret",
+        relay,
+    )
+    assert router.by_hand("mx", box)[0] == "mx:far.example"
+    assert router.by_hand("of a later version", box) == router.route(box)
+
+
 # --- the walk
 
 

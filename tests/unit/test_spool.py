@@ -37,8 +37,9 @@ from pillarbox.core.envelope import (
     ValidSince,
 )
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Change, Leased, Message, Octets, Place, State, Told, Unit
+from pillarbox.engine.mail import Change, Key, Leased, Message, Octets, Place, Rerouted, State, Told, Unit
 from pillarbox.engine.ports import Spool, SpoolBroken, SpoolError, SpoolFull
+from pillarbox.engine.predicate_parser import parse_predicate
 from pillarbox.engine.records import Kind, Record
 from tests.making import turns
 
@@ -332,11 +333,8 @@ def test_held_mail_is_stored_as_held_and_only_its_time_releases_it(disk: Disk) -
         assert await disk.write(scheduled(2, NOW + 600)) is None
         spool = await disk.restart()
         assert await spool.next_due() == NOW + 500
-        assert await spool.make_due([MessageId(1), MessageId(2)], NOW + 1) == 1
-        assert numbers(await spool.lease(NOW + 499, 10)) == [(2, [0], 0)]
+        assert numbers(await spool.lease(NOW + 499, 10)) == []
         assert numbers(await spool.lease(NOW + 500, 10)) == [(1, [0], 0)]
-        assert await disk.write(scheduled(1, NOW + 900)) is None
-        assert await spool.make_due([MessageId(1)], NOW + 501) == 1  # released, it is as any other
 
     run(disk, main)
 
@@ -413,16 +411,42 @@ def test_the_greatest_id_is_known_after_a_restart(disk: Disk) -> None:
     run(disk, main)
 
 
-def test_an_operator_makes_due_what_waits(disk: Disk) -> None:
+def test_what_waits_is_found_and_seen_without_being_taken(disk: Disk) -> None:
     async def main() -> None:
-        await disk.keep(*(message(number, "a@x.test", "b@x.test") for number in (1, 2, 3)))
-        for number, pauses in ((1, (50, 60)), (2, (-50, 70)), (3, (80, 90))):
-            for recipient, due in enumerate(pauses):
-                assert await disk.write(scheduled(number, NOW + due, recipient=recipient)) is None
-        assert await disk.spool.make_due([MessageId(1), MessageId(2), MessageId(4)], NOW) == 3
-        dues = await disk.rows("SELECT due FROM recipient ORDER BY message, number")
-        assert [due - NOW for (due,) in dues] == [0, 0, -50, 0, 80, 90]
-        assert await disk.rows("SELECT message, kind FROM record") == [(1, "changed"), (2, "changed")]
+        await disk.keep(*(message(number, "a@x.test", "b@y.test", "c@x.test") for number in (1, 2)))
+        held = Change(MessageId(2), 0, State.HELD, NOW, 4, "mx:x.test", "450 Later", None, Told.DELAY)
+        way = Rerouted(MessageId(2), 0, "smtp://relay.test:25")
+        assert await disk.write(scheduled(1, NOW + 50)) is None
+        assert await disk.write(scheduled(2, NOW + 60, recipient=2)) is None
+        assert await disk.write(Unit(changes=(held,), rerouted=(way,))) is None
+        spool, wanted = disk.spool, parse_predicate("domain=x.test")
+        first, second, third, fourth = await spool.find(wanted, NOW, Key(MessageId(0), -1), 9)
+        assert (first, second, third, fourth) == ((1, 0), (1, 2), (2, 0), (2, 2))
+        assert await spool.find(wanted, NOW, first, 2) == [second, third]
+        assert await spool.find(wanted, NOW, fourth, 2) == []
+        for _ in range(2):
+            one, two = await spool.see([first, second, third], NOW)
+            assert (one.message.id, one.waiting, [each.row.number for each in one.recipients]) == (1, 1, [0])
+            (seen,) = two.recipients
+            assert (two.message.id, two.waiting, seen.row.number, seen.row.next_hop) == (2, 2, 0, way.next_hop)
+            assert (seen.state, seen.due, seen.row.attempts, seen.lane) == (State.HELD, NOW, 4, "mx:x.test")
+            assert (seen.reply, seen.row.told, two.message.content) == ("450 Later", Told.DELAY, None)
+        assert numbers(await spool.lease(NOW + 99, 10)) == [(1, [0], 0), (2, [2], 1)], "what is held stays"
+        again = await disk.restart()
+        assert numbers(await again.lease(NOW + 99, 10)) == [(1, [0, 1, 2], 0), (2, [1, 2], 1)]
+        assert await disk.rows("SELECT message, number FROM recipient WHERE state = -1") == [(2, 0)]
+
+    run(disk, main)
+
+
+def test_a_recipient_is_leased_with_the_way_chosen_for_it(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.keep(message(1, "a@x.test", "b@x.test"))
+        way = Rerouted(MessageId(1), 1, "discard")
+        waits = tuple(change(1, number, State.SCHEDULED, due=NOW, tries=0) for number in (0, 1))
+        assert await disk.write(Unit(changes=waits, rerouted=(way,))) is None
+        ((_, rows, _),) = await disk.spool.lease(NOW, 10)
+        assert [row.next_hop for row in rows] == [None, "discard"]
 
     run(disk, main)
 
@@ -868,7 +892,7 @@ def test_a_callback_that_fails_harms_no_other(disk: Disk, caplog: pytest.LogCapt
 def test_an_errand_that_is_given_up_harms_nothing(disk: Disk, gate: Gate) -> None:
     async def main() -> None:
         first = await gate.hold(disk)
-        errand = asyncio.create_task(disk.spool.make_due([MessageId(1)], NOW))
+        errand = asyncio.create_task(disk.spool.errand(lambda connection: None))
         await asyncio.to_thread(lambda: None)
         errand.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -14,14 +14,15 @@ from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.inspection import UNSETTLED, RecipientFilter, RecipientRow, SpoolReader
+from pillarbox.engine.inspection import Extent, RecipientRow, SpoolReader
 from pillarbox.engine.mail import Change, Message, Octets, State, Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolError
+from pillarbox.engine.predicate_parser import parse_predicate
 from pillarbox.engine.records import Kind, Record
 
 NOW = 1_700_000_000.0
 TEXT = b"Subject: x\r\n\r\nbody\r\n"
-ALL = frozenset(State)
+LATER = NOW + 100
 
 
 def message(number: int, sender: str | None, *recipients: tuple[str, str]) -> Message:
@@ -76,47 +77,62 @@ def ask(root: Path, main: Callable[[SqliteSpool, SpoolReader], Coroutine[Any, An
     asyncio.run(opened())
 
 
-FILTERS: list[tuple[RecipientFilter, list[tuple[int, int]]]] = [
-    (RecipientFilter(), [(1, 0), (1, 1), (2, 0)]),
-    (RecipientFilter(states=ALL), [(1, 0), (1, 1), (2, 0), (3, 0)]),
-    (RecipientFilter(states=frozenset({State.LEASED})), [(1, 1)]),
-    (RecipientFilter(states=frozenset({State.FAILED, State.EXPIRED})), [(3, 0)]),
-    (RecipientFilter(states=frozenset()), []),
-    (RecipientFilter(states=ALL, least_attempts=1), [(1, 0), (3, 0)]),
-    (RecipientFilter(states=ALL, least_attempts=2), [(1, 0)]),
-    (RecipientFilter(message=MessageId(1)), [(1, 0), (1, 1)]),
-    (RecipientFilter(message=MessageId(9)), []),
-    (RecipientFilter(states=ALL, sender="ANN@ONE.test"), [(1, 0), (1, 1), (3, 0)]),
-    (RecipientFilter(sender=""), [(2, 0)]),
-    (RecipientFilter(sender="ann"), []),
-    (RecipientFilter(recipient="bob@far.EXAMPLE"), [(1, 0)]),
-    (RecipientFilter(recipient="Team@here.test"), [(1, 1)]),
-    (RecipientFilter(recipient="carol@sub.far.example"), [(1, 1)]),
-    (RecipientFilter(states=ALL, domain="FAR.example"), [(1, 0), (3, 0)]),
-    (RecipientFilter(domain="here.test"), []),  # of the address, not of what RCPT said
-    (RecipientFilter(domain="ar.example"), []),
-    (RecipientFilter(states=ALL, lane="MX:far.example"), [(1, 0), (3, 0)]),
-    (RecipientFilter(lane=""), [(1, 1), (2, 0)]),
-    (RecipientFilter(states=ALL, domain="far.example", sender="ann@one.test", least_attempts=2), [(1, 0)]),
-    (RecipientFilter(sender="x' OR '1'='1"), []),
-    (RecipientFilter(domain="%"), []),
+FOUND: list[tuple[str, list[tuple[int, int]]]] = [
+    ("", [(1, 0), (1, 1), (2, 0)]),
+    ("state=any", [(1, 0), (1, 1), (2, 0), (3, 0)]),
+    ("state=active", [(1, 1)]),
+    ("state=failed or state=expired", [(3, 0)]),
+    ("not state=any", []),
+    ("state=any attempts>=1", [(1, 0), (3, 0)]),
+    ("state=deferred", [(1, 0)]),
+    ("state=any attempts=2", [(1, 0)]),
+    (f"id={MessageId(1)}", [(1, 0), (1, 1)]),
+    (f"id={MessageId(9)}", []),
+    ("state=any sender=ANN@ONE.test", [(1, 0), (1, 1), (3, 0)]),
+    ("sender=<>", [(2, 0)]),
+    ("sender=ann@two.test", []),
+    ("sender=ann@*", [(1, 0), (1, 1)]),
+    ("recipient=bob@far.EXAMPLE", [(1, 0)]),
+    ("recipient=Team@here.test", [(1, 1)]),
+    ("recipient=carol@sub.far.example", [(1, 1)]),
+    ("recipient=b?b@*", [(1, 0), (2, 0)]),
+    ("state=any domain=FAR.example", [(1, 0), (3, 0)]),
+    ("state=any domain=*far.example", [(1, 0), (1, 1), (3, 0)]),
+    ("domain=here.test", []),  # of the address, not of what RCPT said
+    ("domain=ar.example", []),
+    ("state=any lane=MX:far.example", [(1, 0), (3, 0)]),
+    ("lane=", [(1, 1), (2, 0)]),
+    ("state=any domain=far.example sender=ann@one.test attempts>=2", [(1, 0)]),
+    ("reply~later", [(1, 0)]),
+    ("""reply="x' OR '1'='1" """, []),
+    ("reply='%'", []),
+    ("subject=gr*", [(1, 0), (1, 1), (2, 0)]),
+    ("message-id=<id@x> not listener=mx", []),
+    ("peer=192.0.2.9 size<1K", [(1, 0), (1, 1), (2, 0)]),
+    ("age<=98s", [(2, 0)]),
+    ("due<=now", [(1, 0), (2, 0)]),
+    ("due<2023-11-14T22:14:15+00:00", [(1, 0)]),
 ]
 
 
-@pytest.mark.parametrize(("wanted", "found"), FILTERS)
-def test_filters(tmp_path: Path, wanted: RecipientFilter, found: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize(("where", "found"), FOUND)
+def test_predicates(tmp_path: Path, where: str, found: list[tuple[int, int]]) -> None:
+    wanted = parse_predicate(where)
+
     async def main(spool: SqliteSpool, reader: SpoolReader) -> None:
-        rows = await reader.recipients(wanted, 100)
+        rows = await reader.recipients(wanted, 100, LATER)
         assert [(int(row.message), row.number) for row in rows] == found
-        assert await reader.count(wanted) == len(found)
-        assert [(int(row.message), row.number) for row in await reader.recipients(wanted, 1)] == found[:1]
+        assert await reader.count(wanted, LATER) == len(found)
+        assert [(int(row.message), row.number) for row in await reader.recipients(wanted, 1, LATER)] == found[:1]
+        active = sum(row.state is State.LEASED for row in rows)
+        assert await reader.extent(wanted, LATER) == Extent(len(found), len({key for key, _ in found}), active)
 
     ask(tmp_path, main)
 
 
 def test_what_a_row_says(tmp_path: Path) -> None:
     async def main(spool: SqliteSpool, reader: SpoolReader) -> None:
-        first, second, third = await reader.recipients(RecipientFilter(states=UNSETTLED), 100)
+        first, second, third = await reader.recipients(parse_predicate("state=queued"), 100, LATER)
         assert first == RecipientRow(
             message=MessageId(1),
             number=0,

@@ -1,4 +1,4 @@
-"""The operator's questions to a spool: filters become SQL with parameters, rows become values.
+"""The operator's questions to a spool: predicates become SQL with parameters, rows become values.
 
 Meets the port SpoolReader on the reading connection of a SqliteSpool. Changes nothing.
 """
@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pillarbox.adapters.predicate_sql import JOINED, condition
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId
-from pillarbox.engine.inspection import MessageRow, RecipientFilter, RecipientRow
+from pillarbox.engine.inspection import Extent, LaneRow, MessageRow, RecipientRow
 from pillarbox.engine.mail import State
 from pillarbox.engine.ports import SpoolError
+from pillarbox.engine.predicate import STATES, UNSETTLED, And, OfMessage, Predicate, Standing
 from pillarbox.engine.records import Kind, Record
 
-_FROM = "FROM recipient JOIN message ON message.id = recipient.message"
+_OF_LANE = """SELECT (SELECT received_at FROM message WHERE id = ?3),
+    (SELECT reply FROM recipient WHERE message = ?1 AND lane = ?2 AND state = 0 LIMIT 1)"""
+_UNSETTLED = Standing(UNSETTLED)
 _COLUMNS = "recipient.message, number, address, original, sender, state, due, attempts, lane, reply, size, received_at"
 
 
@@ -24,19 +28,42 @@ class SqliteSpoolReader:
     def __init__(self, spool: SqliteSpool) -> None:
         self._spool = spool
 
-    async def recipients(self, wanted: RecipientFilter, limit: int) -> list[RecipientRow]:
-        where, arguments = _where(wanted)
+    async def recipients(self, wanted: Predicate, limit: int, now: float) -> list[RecipientRow]:
+        found = condition(wanted, now)
         rows = await self._spool.query(
-            f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY recipient.message, number LIMIT ?", (*arguments, limit)
+            f"SELECT {_COLUMNS} FROM {JOINED} WHERE {found.where} ORDER BY recipient.message, number LIMIT ?",
+            (*found.arguments, limit),
         )
         return [_recipient_row(row) for row in rows]
 
-    async def count(self, wanted: RecipientFilter) -> int:
-        where, arguments = _where(wanted)
-        source = _FROM if wanted.sender is not None else "FROM recipient"
-        found = await self._spool.query(f"SELECT count(*) {source} WHERE {where}", arguments)
-        number: int = found[0][0]
+    async def count(self, wanted: Predicate, now: float) -> int:
+        found = condition(wanted, now)
+        rows = await self._spool.query(f"SELECT count(*) FROM {found.source} WHERE {found.where}", found.arguments)
+        number: int = rows[0][0]
         return number
+
+    async def extent(self, wanted: Predicate, now: float) -> Extent:
+        found = condition(wanted, now)
+        rows = await self._spool.query(
+            f"SELECT count(*), count(DISTINCT recipient.message), ifnull(sum(state = {State.LEASED:d}), 0)"
+            f" FROM {found.source} WHERE {found.where}",
+            found.arguments,
+        )
+        return Extent(*rows[0])
+
+    async def lanes(self, wanted: Predicate, limit: int, now: float) -> tuple[list[LaneRow], int]:
+        found = condition(And((STATES["scheduled"], wanted)), now)
+        rows = await self._spool.query(
+            "SELECT lane, count(*) AS waiting, min(recipient.message), max(recipient.message), count(*) OVER ()"
+            f" FROM {found.source} WHERE {found.where} GROUP BY lane ORDER BY waiting DESC, lane LIMIT ?",
+            (*found.arguments, limit),
+        )
+        lanes = []
+        for lane, waiting, oldest, youngest, _ in rows:
+            more = await self._spool.query(_OF_LANE, (youngest, lane, oldest))
+            received_at, reply = more[0]
+            lanes.append(LaneRow(lane, waiting, received_at or now, reply or ""))
+        return lanes, rows[0][4] if rows else 0
 
     async def message(self, message: MessageId) -> MessageRow | None:
         found = await self._spool.query(
@@ -71,8 +98,11 @@ class SqliteSpoolReader:
             for at, kind, recipient, detail in rows
         )
 
+    async def _unsettled(self, message: MessageId) -> int:
+        return await self.count(And((OfMessage(message), _UNSETTLED)), 0.0)
+
     async def body(self, message: MessageId) -> bytes | None:
-        if not await self.count(RecipientFilter(message=message)):
+        if not await self._unsettled(message):
             return None
         found = await self._spool.query("SELECT size, large FROM message WHERE id = ?", (int(message),))
         size, large = found[0]
@@ -81,7 +111,7 @@ class SqliteSpoolReader:
             async for chunk in self._spool.stored(message, size, large=bool(large)):
                 chunks.append(chunk)
         except SpoolError:
-            if await self.count(RecipientFilter(message=message)):
+            if await self._unsettled(message):
                 raise
             return None  # settled meanwhile
         return b"".join(chunks)
@@ -107,28 +137,3 @@ def _recipient_row(row: tuple[Any, ...]) -> RecipientRow:
         size=size,
         received_at=received_at,
     )
-
-
-def _where(wanted: RecipientFilter) -> tuple[str, tuple[Any, ...]]:
-    terms = [f"state IN ({','.join(str(int(state)) for state in sorted(wanted.states))})"]
-    arguments: list[Any] = []
-
-    def term(sql: str, *values: Any) -> None:
-        terms.append(sql)
-        arguments.extend(values)
-
-    if wanted.least_attempts:
-        term("attempts >= ?", wanted.least_attempts)
-    if wanted.message is not None:
-        term("recipient.message = ?", int(wanted.message))
-    if wanted.sender is not None:
-        term("lower(ifnull(sender, '')) = ?", wanted.sender.lower())
-    if wanted.recipient is not None:
-        lowered = wanted.recipient.lower()
-        term("(lower(address) = ? OR lower(ifnull(original, '')) = ?)", lowered, lowered)
-    if wanted.domain is not None:
-        suffix = "@" + wanted.domain.lower()
-        term("lower(substr(address, ?)) = ?", -len(suffix), suffix)
-    if wanted.lane is not None:
-        term("lower(lane) = ?", wanted.lane.lower())
-    return " AND ".join(terms), tuple(arguments)

@@ -24,7 +24,7 @@ from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
-from pillarbox.engine.mail import Leased, Message, Octets, Place, Row, State, Told, Unit
+from pillarbox.engine.mail import Key, Leased, Message, Octets, Place, Row, Seen, State, Told, Unit, Waiting
 from pillarbox.engine.records import Record
 
 log = logging.getLogger(__name__)
@@ -33,9 +33,11 @@ MOST_ROWS = 512  # in one statement
 _STEP = 8  # a statement has a multiple of so many rows, so that few have to be prepared
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
 _CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
+_REROUTED = WORK_KINDS["rerouted"]
 _PADDING = (None,) * WORK_COLUMNS
 _BETWEEN = (None,) * 13  # from e to q in the row of a further recipient
 _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
+_AFTER_REROUTED = (None,) * (WORK_COLUMNS - 4)
 _NO_RECORD = (None,) * 3
 _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 13)
 _BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
@@ -57,6 +59,8 @@ def unit_values(unit: Unit) -> Values:
     for *change, record, heard in unit.changes:
         told = _NO_RECORD if record is None else _told(record)
         values += (_CHANGE, *change, *told, change[0] in finished, heard, *_AFTER_CHANGE)
+    for choice in unit.rerouted:
+        values += (_REROUTED, *choice, *_AFTER_REROUTED)
     for record in unit.records:
         values += _record_row(record)
     if not unit.changes:
@@ -182,22 +186,54 @@ def _leased(connection: apsw.Connection, due: list[Any]) -> list[Leased]:
         except (ValueError, TypeError):  # it stays leased, and is looked at again after a restart
             log.exception("spool: message %s can't be read back", MessageId(message_id))
             continue
-        waiting: Any = connection.execute(
-            "SELECT count(*) FROM recipient WHERE message = ? AND state = 0", (message_id,)
-        ).fetchone()
+        waiting: Any = connection.execute(_WAIT, (message_id,)).fetchone()
         leased.append(Leased(message, [row for row in rows if row.number in mine], waiting[0]))
     return leased
+
+
+_WAIT = f"SELECT count(*) FROM recipient WHERE message = ? AND state <= {State.SCHEDULED:d}"
+
+
+def see(connection: apsw.Connection, keys: Sequence[Key], now: float) -> list[Seen]:
+    """Those of the recipients that wait, in the order of their keys."""
+    numbers: dict[int, set[int]] = {}
+    for key in keys:
+        numbers.setdefault(key.message, set()).add(key.number)
+    seen = []
+    for message_id, mine in numbers.items():
+        waits: Any = connection.execute(
+            f"SELECT number, state, due, lane, reply FROM recipient WHERE message = ? AND state <= {State.SCHEDULED:d}",
+            (message_id,),
+        ).fetchall()
+        if not any(number in mine for number, *_ in waits):
+            continue
+        try:
+            message, rows = read_message(connection, message_id)
+        except (ValueError, TypeError):
+            log.exception("spool: message %s can't be read back", MessageId(message_id))
+            continue
+        known = {row.number: row for row in rows}
+        recipients = [
+            Waiting(known[number], State(state), due, lane, reply, now)
+            for number, state, due, lane, reply in waits
+            if number in mine
+        ]
+        seen.append(Seen(message, recipients, len(waits)))
+    return seen
 
 
 def read_message(connection: apsw.Connection, message_id: int) -> tuple[Message, list[Row]]:
     """One message with all of its recipients, without its text."""
     found: Any = connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)).fetchone()
     recipients: Any = connection.execute(
-        "SELECT number, attempts, told, address, original, owner, options FROM recipient"
+        "SELECT number, attempts, told, next_hop, address, original, owner, options FROM recipient"
         " WHERE message = ? ORDER BY number",
         (message_id,),
     )
-    rows = [Row(number, _read_recipient(*texts), attempts, Told(told)) for number, attempts, told, *texts in recipients]
+    rows = [
+        Row(number, _read_recipient(*texts), attempts, Told(told), next_hop)
+        for number, attempts, told, next_hop, *texts in recipients
+    ]
     sender = Mailbox.parse(found[2]) if found[2] is not None else None
     envelope = Envelope(sender, tuple(row.recipient for row in rows), BodyType(found[3]), read_mail_options(found[15]))
     message = Message(

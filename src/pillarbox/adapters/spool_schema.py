@@ -54,6 +54,7 @@ CREATE TABLE recipient (
     options TEXT,                       -- core.envelope.RcptOptions as a JSON object, NULL for none
     priority INTEGER NOT NULL DEFAULT 0,  -- MT-PRIORITY of the message, -9 to 9
     told INTEGER NOT NULL DEFAULT 0,    -- engine.mail.Told
+    next_hop TEXT,                      -- chosen by an operator, as a route names it
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
@@ -84,11 +85,11 @@ _TRIGGERS = {
             NEW.l, NEW.m, NEW.n, NEW.o, NEW.p);
         INSERT INTO body SELECT NEW.a, NEW.q WHERE NEW.q IS NOT NULL;
         INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.p ->> 'priority', 0), 0);""",
+            ifnull(NEW.p ->> 'priority', 0), 0, NULL);""",
     # a to c message, number, when it came, d its priority if any, r to u the recipient
     "recipient": """
         INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.d, 0), 0);""",
+            ifnull(NEW.d, 0), 0, NULL);""",
     # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with, l what
     # its sender was told
     "change": f"""
@@ -98,6 +99,9 @@ _TRIGGERS = {
         DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};""",
     "record": f"""
         INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j);""",
+    # a and b the recipient, c the next hop that an operator chose for it
+    "rerouted": """
+        UPDATE recipient SET next_hop = NEW.c WHERE message = NEW.a AND number = NEW.b;""",
     "finished": f"""
         DELETE FROM body WHERE message = NEW.a AND {_ALL_SETTLED};""",
 }
@@ -125,6 +129,7 @@ _UPGRADES = {
     ALTER TABLE recipient ADD COLUMN options TEXT;
     ALTER TABLE recipient ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE recipient ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE recipient ADD COLUMN next_hop TEXT;
     CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
     """,
 }

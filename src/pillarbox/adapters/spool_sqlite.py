@@ -17,15 +17,16 @@ from typing import Any, TypeVar
 
 import apsw
 
+from pillarbox.adapters.predicate_sql import condition
 from pillarbox.adapters.spool_bodies import BodyFiles, translated
-from pillarbox.adapters.spool_rows import at_places, lease, lease_at, unit_values, write_values
+from pillarbox.adapters.spool_rows import at_places, lease, lease_at, see, unit_values
 from pillarbox.adapters.spool_schema import VERSION, open_reader
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.ids import id_at
-from pillarbox.engine.mail import Leased, Message, Place, State, Unit
+from pillarbox.engine.mail import Key, Leased, Message, Place, Seen, State, Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
-from pillarbox.engine.records import Kind, Record
+from pillarbox.engine.predicate import Predicate
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,22 @@ class SqliteSpool:
     async def make_due_at(self, places: Sequence[Place], now: float) -> int:
         return await self.errand(partial(_make_due_at, places=places, now=now))
 
+    async def find(self, wanted: Predicate, now: float, after: Key, limit: int) -> list[Key]:
+        asked = condition(wanted, now)
+        found = await self.query(
+            f"SELECT recipient.message, number FROM {asked.source} WHERE {asked.where}"
+            " AND (recipient.message, number) > (?, ?) ORDER BY recipient.message, number LIMIT ?",
+            (*asked.arguments, *after, limit),
+        )
+        return [Key(MessageId(message), number) for message, number in found]
+
+    async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
+        await self.errand(_nothing)  # what was handed in before is to be seen
+        try:
+            return await self._in_thread(self._reading, see, self._reader, keys, now)
+        except apsw.Error as error:
+            raise SpoolBroken(str(error)) from error
+
     async def depth(self) -> tuple[int, float | None]:
         found = await self.query(f"SELECT count(*), min(message) FROM recipient WHERE state < {State.DELIVERED:d}")
         count, oldest = found[0]
@@ -178,10 +195,6 @@ class SqliteSpool:
             return await asyncio.wrap_future(self._errand(run))
         except apsw.Error as error:
             raise SpoolBroken(str(error)) from error
-
-    async def make_due(self, messages: Sequence[MessageId], now: float) -> int:
-        """Let scheduled recipients be tried now; gives how many. Raises SpoolError."""
-        return await self.errand(partial(_make_due, messages=messages, now=now))
 
     async def forget(self, before: float) -> int:
         """Remove messages settled before that moment, and their records; gives how many went this time."""
@@ -359,22 +372,3 @@ def _make_due_at(connection: apsw.Connection, places: Sequence[Place], now: floa
     where, arguments = at_places(places)
     connection.execute(f"UPDATE recipient SET due = min(due, ?) WHERE {where}", (now, *arguments))
     return connection.changes()
-
-
-# Its sender asked that it be held (RFC 4865): that it is looked at before does not release it.
-_NOT_HELD = "NOT EXISTS (SELECT 1 FROM message WHERE id = recipient.message AND options ->> 'hold_until' > ?)"
-
-
-def _make_due(connection: apsw.Connection, messages: Sequence[MessageId], now: float) -> int:
-    count = 0
-    for message in messages:
-        connection.execute(
-            f"UPDATE recipient SET due = ? WHERE message = ? AND state = {State.SCHEDULED:d} AND due > ?"
-            f" AND {_NOT_HELD}",
-            (now, int(message), now, now),
-        )
-        if changed := connection.changes():
-            count += changed
-            record = Record(message, now, Kind.CHANGED, None, (("text", "to be tried now, by an operator"),))
-            write_values(connection, unit_values(Unit(records=(record,))))
-    return count

@@ -22,19 +22,22 @@ from pillarbox.app.admin_directory import Data as Data
 from pillarbox.app.admin_directory import DirectoryAdmin, parsed_mailbox, refusals
 from pillarbox.app.config import Config
 from pillarbox.app.control import Conversation, Fault, Refused
+from pillarbox.app.ordering import OrderError, Wanted, read_order
 from pillarbox.app.submission import Author, UnfitOption, UnfitText, Wishes, compose, header_edit
-from pillarbox.app.where import WhereError, parse_where, state_word
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, MailOptions, MessageId, RcptOptions
 from pillarbox.core.header_edit import Edit
 from pillarbox.core.message import header_end
-from pillarbox.engine.inspection import MessageRow, RecipientFilter, RecipientRow, SpoolReader
+from pillarbox.engine.inspection import LaneRow, MessageRow, RecipientRow, SpoolReader
+from pillarbox.engine.lanes import Load
 from pillarbox.engine.mail import State
+from pillarbox.engine.orders import Done, Order, scope
 from pillarbox.engine.ports import Circular, Disabled, Moved, NoSuchUser, SpoolError
+from pillarbox.engine.predicate import STATES, And, Predicate, of_message, state_word
+from pillarbox.engine.predicate_parser import PredicateError, parse_predicate
 
-ALL_STATES = frozenset(State)
 NO_WISHES = Wishes()
-MAX_RETRY = 1_000_000  # recipients looked at by one `queue retry`
+MAX_ROWS = 1_000_000  # recipients of one message that are told
 
 
 class QueueControl(Protocol):
@@ -52,8 +55,11 @@ class QueueControl(Protocol):
     ) -> MessageId:
         """Accept a message; it is durable when this returns. Aliases are not expanded yet. Raises UnfitText, too."""
 
-    async def retry(self, messages: list[MessageId]) -> int:
-        """Make their scheduled recipients due now. Gives how many there were."""
+    async def order(self, wanted: Predicate, order: Order) -> Done:
+        """Carry out an operator's order on the recipients that are meant."""
+
+    def loads(self) -> list[Load]:
+        """What the lanes of a running server have to do."""
 
     async def backup(self, target: Path) -> Data:
         """Write everything into a new file. Gives what it holds, for people to read. Raises OSError, too."""
@@ -89,7 +95,7 @@ def _refusals() -> Iterator[None]:
     with refusals():
         try:
             yield
-        except WhereError as error:
+        except (PredicateError, OrderError) as error:
             raise Refused(str(error), usage=True) from error
         except UnfitText as error:
             raise Refused(str(error), fault=Fault.DATA) from error
@@ -174,17 +180,40 @@ class Admin(DirectoryAdmin):
 
     async def queue_list(self, where: str, limit: int) -> list[Data]:
         with _refusals():
-            return [_recipient(row) for row in await self._reader.recipients(parse_where(where), limit)]
+            rows = await self._reader.recipients(parse_predicate(where), limit, self._now())
+        return [_recipient(row) for row in rows]
 
     async def queue_count(self, where: str) -> Data:
         with _refusals():
-            return {"count": await self._reader.count(parse_where(where))}
+            return {"count": await self._reader.count(parse_predicate(where), self._now())}
 
-    async def queue_retry(self, where: str) -> Data:
+    async def queue_top(self, where: str, limit: int) -> Data:
+        """The lanes, the fullest first. `queued` recipients wait on the disk; `ready` and `in_flight` are jobs in
+        memory, whatever `where` says."""
+        now = self._now()
         with _refusals():
-            rows = await self._reader.recipients(parse_where(where), MAX_RETRY)
-            messages = list(dict.fromkeys(row.message for row in rows if row.state is State.SCHEDULED))
-            return {"count": await self._queue.retry(messages) if messages else 0}
+            wanted = parse_predicate(where)
+            rows, count = await self._reader.lanes(wanted, limit, now)
+            numbers = [
+                await self._reader.count(And((STATES[state], wanted)), now) for state in ("scheduled", "held", "active")
+            ]
+        totals = dict(zip(("queued", "held", "active"), numbers, strict=True))
+        lanes = merged(rows, self._queue.loads())
+        running = self._live is not None
+        return {"at": now, "running": running, **totals, "count": max(count, len(lanes)), "lanes": lanes}
+
+    async def queue_preview(self, wanted: Wanted) -> Data:
+        """How many recipients an order is for; `active` ones are in memory, and it will stand for them."""
+        with _refusals():
+            meant = scope(read_order(wanted).action, parse_predicate(wanted.where))
+            found = await self._reader.extent(meant, self._now())
+        return {"recipients": found.recipients, "messages": found.messages, "active": found.active}
+
+    async def queue_order(self, wanted: Wanted) -> Data:
+        """Carry it out. `standing`: recipients in memory, changed when their turn comes or when they come back."""
+        with _refusals():
+            done = await self._queue.order(parse_predicate(wanted.where), read_order(wanted))
+        return {"count": done.recipients, "messages": done.messages, "standing": done.standing}
 
     # --- one message
 
@@ -212,8 +241,8 @@ class Admin(DirectoryAdmin):
             raise Refused(str(error)) from error
         if (found := await self._reader.message(message)) is None:
             raise Refused(f"no message {message} here; settled ones are kept for history.keep")
-        wanted = RecipientFilter(states=ALL_STATES, message=message)
-        return found, [_recipient(row) for row in await self._reader.recipients(wanted, MAX_RETRY)]
+        rows = await self._reader.recipients(of_message(message), MAX_ROWS, self._now())
+        return found, [_recipient(row) for row in rows]
 
     # --- what needs a running server
 
@@ -270,6 +299,25 @@ def _recipient(row: RecipientRow) -> Data:
         "size": row.size,
         "received_at": row.received_at,
     }
+
+
+def merged(rows: list[LaneRow], loads: list[Load]) -> list[Data]:
+    """What waits on the disk beside what is in memory, the fullest lane first."""
+    lanes: dict[str, Data] = {}
+    for row in rows:
+        lanes[row.lane] = {
+            "lane": row.lane,
+            "queued": row.waiting,
+            "ready": 0,
+            "in_flight": 0,
+            "oldest": row.oldest,
+            "reply": row.reply,
+        }
+    for lane, ready, in_flight, last in loads:
+        empty = {"lane": lane, "queued": 0, "oldest": None, "reply": ""}
+        known = lanes.get(lane, empty)
+        lanes[lane] = {**known, "ready": ready, "in_flight": in_flight, "reply": last or known["reply"]}
+    return sorted(lanes.values(), key=lambda lane: -(lane["queued"] + lane["ready"] + lane["in_flight"]))
 
 
 def _message(row: MessageRow) -> Data:

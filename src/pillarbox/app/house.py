@@ -51,7 +51,7 @@ from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import SpoolError
-from pillarbox.engine.queue import Lane, Queue
+from pillarbox.engine.queue import Lane, LaneOpener, Queue
 from pillarbox.engine.routing import (
     Discard,
     LmtpSocket,
@@ -108,21 +108,7 @@ class House:
         self.data = data
         self.config = data.config
         self.listeners: dict[ListenerKey, Listener] = {}
-        self.queue = Queue(
-            spool=data.spool,
-            clock=data.clock,
-            router=_router(self.config, data),
-            open_lane=self._open_lane,
-            retry=self.config.retry.policy(),
-            notices=Notices(
-                spool=data.spool,
-                clock=data.clock,
-                ids=data.ids,
-                directory=data.directory,
-                hostname=self.config.hostname,
-            ),
-            jumps=Jumps(data.clock, data.ids),
-        )
+        self.queue = make_queue(data, self._open_lane)
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
         self.ways = self._make_ways()
@@ -370,6 +356,26 @@ class House:
 
 def _router(config: Config, data: Data) -> Router:
     return Router([route.route() for route in config.routes], data.directory)
+
+
+def make_queue(data: Data, open_lane: LaneOpener) -> Queue:
+    config = data.config
+    return Queue(
+        spool=data.spool,
+        clock=data.clock,
+        router=_router(config, data),
+        open_lane=open_lane,
+        retry=config.retry.policy(),
+        notices=Notices(
+            spool=data.spool, clock=data.clock, ids=data.ids, directory=data.directory, hostname=config.hostname
+        ),
+        jumps=Jumps(data.clock, data.ids),
+    )
+
+
+def no_lane(name: str, route: Route) -> Lane:
+    """Of a queue that tries nothing."""
+    raise RuntimeError(f"nothing is tried here: {name}")
 
 
 def _protocol(listener: ListenerConfig) -> Callable[[Listener], asyncio.Protocol]:

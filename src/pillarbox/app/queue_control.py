@@ -1,4 +1,4 @@
-"""What an operator may do to the queue, on a running server and on the data at rest: submit, retry, back up.
+"""What an operator may do to the queue, on a running server and on the data at rest: submit, give orders, back up.
 
 Meets `admin.QueueControl`. The two differ in one thing: with a server running the queue takes a new message over at
 once; at rest it is only made durable, and the next start finds it.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pillarbox.adapters.system import sync_directory
 from pillarbox.app.admin import Data as Json
-from pillarbox.app.house import Data
+from pillarbox.app.house import Data, make_queue, no_lane
 from pillarbox.app.submission import UnfitText
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import (
@@ -30,8 +30,11 @@ from pillarbox.core.envelope import (
 from pillarbox.core.header_edit import Edit
 from pillarbox.core.message import Hop, received_field
 from pillarbox.engine.intake import Intake
+from pillarbox.engine.lanes import Load
 from pillarbox.engine.mail import Message, Unit
+from pillarbox.engine.orders import Done, Order
 from pillarbox.engine.ports import Accepted, SpoolCallback, SpoolError
+from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.queue import Queue
 
 LISTENER = "local"
@@ -82,11 +85,16 @@ class DataControl:
     def _keep(self, message: Message, done: SpoolCallback) -> None:
         self._data.spool.write(Unit(messages=(message,)), done)
 
-    async def retry(self, messages: list[MessageId]) -> int:
-        count = await self._data.spool.make_due(messages, self._data.clock.now())
-        if self._queue is not None:
-            self._queue.wake()
-        return count
+    async def order(self, wanted: Predicate, order: Order) -> Done:
+        """Carry it out. A notice that is made at rest is found by the next start."""
+        queue = self._queue
+        if queue is None:
+            queue = make_queue(self._data, no_lane)
+            await queue.close(0)  # it tries nothing
+        return await queue.order(wanted, order)
+
+    def loads(self) -> list[Load]:
+        return [] if self._queue is None else self._queue.loads()
 
     async def backup(self, target: Path) -> Json:
         """A tar archive of directory, queue and the bodies that are still needed; mailboxes are not in it."""

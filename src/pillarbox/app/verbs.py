@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pillarbox.app.admin import Admin, Fetch
 from pillarbox.app.admin_directory import NewUser
 from pillarbox.app.control import Refused
+from pillarbox.app.ordering import Wanted
 from pillarbox.app.submission import Wishes
 
 _Verb = Callable[[Admin, "_Args", bytes], Awaitable[object]]
@@ -86,6 +87,17 @@ def _fetch(args: _Args) -> Fetch:
     )
 
 
+def _wanted(args: _Args) -> Wanted:
+    return Wanted(
+        args.text("action"),
+        args.text("where", ""),
+        who=args.text("who", ""),
+        status=args.text("status", ""),
+        text=args.text("text", ""),
+        next_hop=args.text("next_hop", ""),
+    )
+
+
 # A body is the text of a message, or a password: never logged.
 VERBS: dict[str, _Verb] = {
     "domain_add": lambda admin, args, _: admin.domain_add(args.text("domain"), relay=args.flag("relay")),
@@ -119,7 +131,9 @@ VERBS: dict[str, _Verb] = {
     "smtp": lambda admin, args, _: admin.smtp(),
     "queue_list": lambda admin, args, _: admin.queue_list(args.text("where"), args.number("limit")),
     "queue_count": lambda admin, args, _: admin.queue_count(args.text("where")),
-    "queue_retry": lambda admin, args, _: admin.queue_retry(args.text("where")),
+    "queue_top": lambda admin, args, _: admin.queue_top(args.text("where"), args.number("limit")),
+    "queue_preview": lambda admin, args, _: admin.queue_preview(_wanted(args)),
+    "queue_order": lambda admin, args, _: admin.queue_order(_wanted(args)),
     "why": lambda admin, args, _: admin.why(args.text("message")),
     "show": lambda admin, args, _: admin.show(args.text("message")),
     "fetch": lambda admin, args, _: admin.fetch(_fetch(args)),

@@ -1,4 +1,4 @@
-"""What an operator asks of the spool: RecipientFilter, RecipientRow, MessageRow, and SpoolReader, who answers.
+"""What an operator asks of the spool: RecipientRow, Extent, MessageRow, and SpoolReader, who answers.
 
 Values and one Protocol; knows neither SQL nor how they are printed. Times are seconds since the epoch, sizes octets.
 """
@@ -11,22 +11,8 @@ from typing import Protocol
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.mail import State
+from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.records import Record
-
-UNSETTLED = frozenset(state for state in State if not state.settled)
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientFilter:
-    """Which recipients are meant: those that meet every term that is not None. Texts compare without regard to case."""
-
-    states: frozenset[State] = UNSETTLED
-    least_attempts: int = 0
-    message: MessageId | None = None
-    sender: str | None = None  # the reverse-path, "" for the null one
-    recipient: str | None = None  # the address or the original one
-    domain: str | None = None  # of the address, as A-labels
-    lane: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +34,16 @@ class RecipientRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How many are meant: of how many messages, and how many of them are in the server's memory, to be tried or being
+    tried."""
+
+    recipients: int
+    messages: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
 class MessageRow:
     """A message with its records, in the order in which they were written."""
 
@@ -65,14 +61,31 @@ class MessageRow:
     records: tuple[Record, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """What waits on the disk for one lane."""
+
+    lane: str  # "" for what was never tried
+    waiting: int
+    oldest: float  # when its oldest message was received
+    reply: str  # the last one that the youngest got, "" for none
+
+
 class SpoolReader(Protocol):
     """Short questions to the tables. All raise SpoolError."""
 
-    async def recipients(self, wanted: RecipientFilter, limit: int) -> list[RecipientRow]:
-        """The first `limit` of them, by message and number: the oldest message first."""
+    async def recipients(self, wanted: Predicate, limit: int, now: float) -> list[RecipientRow]:
+        """The first `limit` of them, by message and number: the oldest message first. `now`: what ages are counted
+        from."""
 
-    async def count(self, wanted: RecipientFilter) -> int:
+    async def count(self, wanted: Predicate, now: float) -> int:
         """How many there are."""
+
+    async def extent(self, wanted: Predicate, now: float) -> Extent:
+        """As `count`, and of what they are."""
+
+    async def lanes(self, wanted: Predicate, limit: int, now: float) -> tuple[list[LaneRow], int]:
+        """The fullest lanes of what waits and is meant, and how many there are in all."""
 
     async def message(self, message: MessageId) -> MessageRow | None:
         """The message, settled or not, or None where it is not known."""

@@ -7,8 +7,9 @@ MT-PRIORITY (RFC 6710) costs what it would cost without the extension: all such 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pillarbox.engine.mail import Job
 from pillarbox.engine.ports import Mailer
@@ -25,6 +26,7 @@ class Lane:
     active: int = 0
     stale: bool = False  # made by a configuration of before: closed as soon as it has nothing to do
     ranked: dict[int, deque[Job]] = field(default_factory=dict)  # of other priorities; no line is empty
+    last: str = ""  # what the next hop said last
 
     @property
     def idle(self) -> bool:
@@ -62,6 +64,24 @@ class Lane:
                     del self.ranked[priority]
                 return True
         return False
+
+
+class Load(NamedTuple):
+    """What a lane has to do: jobs that wait for their turn, and jobs in flight; and what its next hop said last."""
+
+    lane: str
+    ready: int
+    in_flight: int
+    last: str
+
+
+def loads(lanes: Mapping[str, Lane]) -> list[Load]:
+    """Of those that have something to do."""
+    return [
+        Load(name, len(lane.ready) + sum(map(len, lane.ranked.values())), lane.active, lane.last)
+        for name, lane in lanes.items()
+        if not lane.idle
+    ]
 
 
 LaneOpener = Callable[[str, Route], Lane]

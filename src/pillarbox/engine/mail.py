@@ -17,8 +17,9 @@ from pillarbox.engine.records import Record
 
 
 class State(IntEnum):
-    """Where a recipient stands. The numbers are those in the database; the last three are settled."""
+    """Where a recipient stands. The numbers are those in the database; from DELIVERED on they are settled."""
 
+    HELD = -1  # on disk only, not tried before an operator releases it
     SCHEDULED = 0  # on disk only, to be tried when `due` has come
     LEASED = 1  # in the memory of this worker: ready or in flight; after a crash it counts as scheduled
     DELIVERED = 2
@@ -74,6 +75,33 @@ class Row:
     recipient: Recipient
     attempts: int = 0
     told: Told = Told.NOTHING
+    next_hop: str | None = None  # an operator's choice, as a route names it; None: as the routes say
+
+
+class Waiting(NamedTuple):
+    """A recipient that waits, as it is seen at the moment `now`."""
+
+    row: Row
+    state: State
+    due: float
+    lane: str
+    reply: str
+    now: float
+
+
+class Seen(NamedTuple):
+    """Recipients of a message that wait on the disk, and how many of it do so in all."""
+
+    message: Message
+    recipients: list[Waiting]
+    waiting: int
+
+
+class Key(NamedTuple):
+    """Which recipient; they sort by age."""
+
+    message: MessageId
+    number: int
 
 
 class Place(NamedTuple):
@@ -180,6 +208,11 @@ class Overdue(Failed):
     """Nothing was tried: the time of DELIVERBY, by-mode R, has passed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped(Deferred):
+    """Nothing was tried: an operator wants something else to be done."""
+
+
 Outcome = Delivered | Deferred | Failed
 
 
@@ -188,7 +221,7 @@ class Unsent(Deferred):
     """Nothing was tried: the next hop takes no more messages on this connection (RFC 9422), so it goes by another."""
 
 
-UNTRIED = (Kept, Behind, Overdue, Unsent)  # outcomes without an attempt
+UNTRIED = (Kept, Behind, Overdue, Unsent, Stopped)  # outcomes without an attempt
 
 
 class Report(NamedTuple):
@@ -220,6 +253,14 @@ class Change(NamedTuple):
     told: Told = Told.NOTHING  # what the sender has heard so far
 
 
+class Rerouted(NamedTuple):
+    """The way out that an operator chose for one recipient; None: as the routes say."""
+
+    message: MessageId
+    number: int
+    next_hop: str | None
+
+
 class Unit(NamedTuple):
     """What must reach the disk together or not at all."""
 
@@ -228,3 +269,4 @@ class Unit(NamedTuple):
     records: tuple[Record, ...] = ()  # that come after those of the changes
     finished: tuple[Message, ...] = ()  # all recipients are settled: the body may go
     notes: tuple[Record, ...] = ()  # records that come before those of the changes
+    rerouted: tuple[Rerouted, ...] = ()

@@ -29,6 +29,7 @@ from pillarbox.engine.mail import (
     Report,
     Row,
     State,
+    Stopped,
     Told,
     Unsent,
 )
@@ -146,6 +147,8 @@ def judge(
         return _delivered(job, row, outcome, now)
     if isinstance(outcome, Failed):
         return _failed(job, row, outcome, State.EXPIRED if isinstance(outcome, Overdue) else State.FAILED, now)
+    if isinstance(outcome, Stopped):
+        return Verdict(State.SCHEDULED, now, outcome, told=row.told)
     late = job.options.deliver_by
     if late is not None and late.returns and _passed(late, now):
         text = f"not delivered in the time that its sender gave; the last attempt: {outcome.text}"
@@ -157,6 +160,12 @@ def judge(
     end = start + retry.give_up
     due = end if isinstance(outcome, Kept) else now if isinstance(outcome, Behind | Unsent) else now + decision.delay
     return _deferred(job, row, outcome, retry=retry, now=now, start=start, due=due)
+
+
+def failed_by_hand(job: Job, row: Row, outcome: Failed) -> tuple[Telling | None, str | None]:
+    """What the sender is told where an operator ends it, or why nothing."""
+    verdict = _failed(job, row, outcome, State.FAILED, 0.0)
+    return verdict.telling, verdict.untold
 
 
 # --- each outcome

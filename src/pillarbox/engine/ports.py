@@ -16,7 +16,8 @@ from typing import Protocol
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MessageId
-from pillarbox.engine.mail import Job, Leased, Message, Place, Report, Unit
+from pillarbox.engine.mail import Job, Key, Leased, Message, Place, Report, Seen, Unit
+from pillarbox.engine.predicate import Predicate
 from pillarbox.smtp.scram import ScramKeys
 
 # --- time
@@ -76,6 +77,12 @@ class Spool(Protocol):
 
     async def make_due_at(self, places: Sequence[Place], now: float) -> int:
         """Let what waits there be tried now; gives how many. Raises SpoolError."""
+
+    async def find(self, wanted: Predicate, now: float, after: Key, limit: int) -> list[Key]:
+        """Recipients that are meant, behind `after`: oldest first, as the last commit left them. Raises SpoolError."""
+
+    async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
+        """Those of them that wait, with their messages; nothing is taken. Raises SpoolError."""
 
     async def depth(self) -> tuple[int, float | None]:
         """How many recipients are not settled, and when the oldest message of them came. Raises SpoolError."""

@@ -23,13 +23,28 @@ from pillarbox.engine.expansion import concerns, expanded
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import Lane as Lane
 from pillarbox.engine.lanes import LaneOpener as LaneOpener
-from pillarbox.engine.mail import UNTRIED, Change, Job, Message, Place, Report, Row, State, Unit
+from pillarbox.engine.lanes import Load, loads
+from pillarbox.engine.mail import (
+    Change,
+    Job,
+    Message,
+    Place,
+    Report,
+    Row,
+    Seen,
+    State,
+    Unit,
+)
 from pillarbox.engine.notices import Made, Notices
-from pillarbox.engine.outcomes import behind, held_back, judge, overdue, record, watched_until
+from pillarbox.engine.operating import Operating
+from pillarbox.engine.orders import Done, Order, stopped
+from pillarbox.engine.outcomes import behind, held_back, overdue, watched_until
 from pillarbox.engine.ports import Clock, Spool, SpoolBroken, SpoolCallback, SpoolError, Timer
+from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Route, Router, Turn, verified
+from pillarbox.engine.settling import settled
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +94,10 @@ class Queue:
         self._lanes: dict[str, Lane] = {}
         self._held: dict[int, Held] = {}
         self._deadlines = Deadlines(clock, self._late)
+        self._operating = Operating(
+            spool=spool, clock=clock, make=self._make, store=self._store, in_memory=self._in_memory
+        )
+        self._standing = self._operating.standing  # orders for what is in memory
         self._octets = 0
         self._timer: Timer | None = None
         self._timer_due = float("inf")
@@ -147,9 +166,10 @@ class Queue:
                 self._starved = room <= 0
                 if self._starved:
                     return
-                found = await self._spool.lease(self._clock.now(), min(room, LEASE_AT_ONCE))
-                for leased in found:
-                    self._admit(*leased)
+                async with self._operating.leasing:
+                    found = await self._spool.lease(self._clock.now(), min(room, LEASE_AT_ONCE))
+                    for leased in found:
+                        self._admit(*leased)
                 due = None if found else await self._spool.next_due()
                 if not found and not self._fetch_again:
                     break
@@ -204,10 +224,11 @@ class Queue:
             return []
         places = [place for place, _ in self._places(domains)]
         jobs: list[Job] = []
-        for message, rows, waiting in await self._spool.lease_at(places, after, limit):
-            held = self._hold(message, rows, waiting)
-            if held is not None:
-                jobs += [Job(held, mine, name) for name, _, mine in self._routed(held, rows)]
+        async with self._operating.leasing:
+            for message, rows, waiting in await self._spool.lease_at(places, after, limit):
+                held = self._hold(message, rows, waiting)
+                if held is not None:
+                    jobs += [Job(held, mine, name) for name, _, mine in self._routed(held, rows)]
         return jobs
 
     def settle(self, job: Job, report: Report) -> None:
@@ -247,8 +268,10 @@ class Queue:
                 self._let_go_of_content(message)
         return message
 
-    def _route(self, message: Message, address: Mailbox) -> tuple[str, Route]:
-        name, route = self.router.route(address)
+    def _route(self, message: Message, row: Row) -> tuple[str, Route]:
+        address = row.recipient.address
+        by_hand = row.next_hop
+        name, route = self.router.route(address) if by_hand is None else self.router.by_hand(by_hand, address)
         if message.envelope.options.require_tls and message.envelope.sender is not None:  # RFC 8689 §5
             return verified(name, route, address.domain)
         return name, route
@@ -256,12 +279,12 @@ class Queue:
     def _routed(self, message: Message, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
         """The rows of each job: those of one lane that get the same text with the same reverse-path."""
         if len(rows) == 1:
-            name, route = self._route(message, rows[0].recipient.address)
+            name, route = self._route(message, rows[0])
             return ((name, route, rows),)
         jobs: dict[tuple[str, Mailbox | None, Mailbox | None], tuple[str, Route, list[Row]]] = {}
         for row in rows:
             recipient = row.recipient
-            name, route = self._route(message, recipient.address)
+            name, route = self._route(message, row)
             forwarder = recipient.original if recipient.forwarded else None
             jobs.setdefault((name, recipient.owner, forwarder), (name, route, []))[2].append(row)
         return jobs.values()
@@ -299,17 +322,60 @@ class Queue:
 
     def _pump(self, lane: Lane) -> None:
         while (lane.ready or lane.ranked) and lane.active < lane.limit and not self._closing:
+            job = lane.take()
+            if self._standing and not self._is_to_be_tried(job):
+                continue
             lane.active += 1
-            lane.mailer.deliver(lane.take(), self._done)
+            lane.mailer.deliver(job, self._done)
 
     def _done(self, job: Job, report: Report) -> None:
         lane = self._lanes[job.lane]
         lane.active -= 1
         if report.outcomes:
+            lane.last = report.outcomes[0].text
             self._settle(job, report)
         self._pump(lane)
         if lane.stale:
             self._close_if_stale(job.lane, lane)
+
+    # --- orders of an operator
+
+    async def order(self, wanted: Predicate, order: Order) -> Done:
+        """Carry it out, some recipients at a time. What is in memory is changed when its turn comes, or when it comes
+        back from an attempt and is not settled. Raises SpoolError; what was done before stays done."""
+        return await self._operating.order(wanted, order)
+
+    def loads(self) -> list[Load]:
+        return loads(self._lanes)
+
+    def _in_memory(self, message: MessageId) -> bool:
+        held = self._held.get(message)
+        return held is not None and held.here > 0
+
+    def _store(self, unit: Unit, seen: Sequence[Seen], done: SpoolCallback) -> None:
+        """Write changes of what waits on the disk; until that is done its messages count as in memory."""
+        for message, _, waiting in seen:
+            self._held.setdefault(message.id, Held(message, 0, waiting)).unwritten += 1
+        self._spool.write(unit, partial(self._stored, unit, [each.message for each in seen], done), urgent=False)
+
+    def _stored(self, unit: Unit, messages: list[Message], done: SpoolCallback, error: SpoolError | None) -> None:
+        if error is None:
+            for change in unit.changes:
+                self._held[change.message].waiting -= change.state.settled
+        for message in messages:
+            self._agreed(message.id)
+        if error is None:
+            self._follow(unit)
+        done(error)
+
+    def _is_to_be_tried(self, job: Job) -> bool:
+        """Whether anything of a job is; what an operator wants otherwise leaves it."""
+        withdrawn = self._operating.withdrawn(job)
+        if withdrawn is not None:
+            if not job.rows:
+                self._deadlines.forget(job)
+            self._settle(withdrawn, Report(stopped(withdrawn.rows)))
+        return bool(job.rows)
 
     # --- the time of DELIVERBY
 
@@ -334,35 +400,19 @@ class Queue:
     # --- out
 
     def _settle(self, job: Job, report: Report) -> None:
-        now, message = self._clock.now(), job.message
+        message = job.message
         self._deadlines.forget(job)
-        changes: list[Change] = []
-        notes = [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
-        untold: list[Record] = []
-        tellings: list[Telling] = []
-        again = 0
-        for row, outcome in zip(job.rows, report.outcomes, strict=True):
-            if not isinstance(outcome, UNTRIED):
-                row.attempts += 1
-            verdict = judge(job, row, outcome, retry=self.retry, now=now, jumped=self._jumps.since)
-            state, due, reply = verdict.state, verdict.due, verdict.outcome.text
-            told = record(message, row, verdict, now)
-            changes.append(
-                Change(message.id, row.number, state, due, row.attempts, job.lane, reply, told, verdict.told)
-            )
-            again += state is State.SCHEDULED
-            if verdict.telling is not None:
-                tellings.append(verdict.telling)
-            elif verdict.untold is not None:
-                untold.append(Record(message.id, now, Kind.NOTICE, row.number, (("text", verdict.untold),)))
+        instead = self._operating.instead if self._standing else None
+        now, jumped = self._clock.now(), self._jumps.since
+        found = settled(job, report, retry=self.retry, now=now, jumped=jumped, instead=instead)
         held = self._held[message.id]
         held.here -= len(job.rows)
-        held.waiting += again
+        held.waiting += found.waiting
         held.unwritten += 1
         held.finished = held.unwritten == 1 and not held.here and not held.waiting
-        unit = Unit((), tuple(changes), tuple(untold), (message,) if held.finished else (), tuple(notes))
-        if tellings:
-            self._task(self._notify(job, tellings, unit))
+        unit = found.unit((message,) if held.finished else ())
+        if found.tellings:
+            self._task(self._notify(job, found.tellings, unit))
         else:
             self._write(unit)
 
@@ -389,6 +439,10 @@ class Queue:
             return
         for message in {change.message for change in unit.changes}:
             self._agreed(message)
+        self._follow(unit)
+
+    def _follow(self, unit: Unit) -> None:
+        """What is to be done next, now that it is on the disk."""
         for change in unit.changes:
             if change.state is State.SCHEDULED:
                 self._wake_at(change.due)
@@ -406,6 +460,8 @@ class Queue:
         if held.here or held.unwritten:
             return
         del self._held[message]
+        if self._standing:
+            self._standing.forget(message)
         if held.message.content is not None:
             self._octets -= len(held.message.content)
         if not held.waiting and not held.finished:

@@ -228,6 +228,16 @@ class Router:
             return _HERE
         return _KEPT if self._directory.keeps(domain) else _ELSEWHERE
 
+    def by_hand(self, next_hop: str, mailbox: Mailbox) -> tuple[str, Route]:
+        """As `route`, by a next hop that an operator chose; TLS and credentials as the first route to it has them.
+        Where this version knows no such next hop: by the routes."""
+        try:
+            hop = parse_next_hop(next_hop)
+        except ValueError:
+            return self.route(mailbox)
+        route = next((route for route in self._routes if route.next_hop == hop), Route("*", hop))
+        return _lane(route, mailbox.domain), route
+
     def place(self, domain: Domain) -> tuple[Place, Route]:
         """Where mail for a whole domain waits, and by which route it would go."""
         lane, route = self.route(Mailbox(_ANYBODY, domain))

@@ -123,6 +123,8 @@ def _event(record: Data, names: Mapping[int, str]) -> str:
 def _detail(name: str, value: Any) -> str:
     if name == "text":
         return visible(value)
+    if name == "who":
+        return f"by {visible(value)}"
     return f"{name} {moment(value) if name == 'due' else visible(value)}"
 
 
@@ -133,6 +135,8 @@ def _outlook(row: Data, now: float) -> list[str]:
         lines[0] += f" at {moment(row['settled_at'])}, after {_attempts(row['attempts'])}"
     elif row["state"] == "active":
         lines.append("  being delivered now")
+    elif row["state"] == "held":
+        lines.append(f"  held until it is released: pillarbox queue release id={row['id']}")
     else:
         wait = row["due"] - now
         when = f"in {span(wait)}" if wait > 0 else "now"

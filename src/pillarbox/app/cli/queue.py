@@ -1,30 +1,56 @@
-"""`pillarbox queue`, `why` and `show`: what is under way, and what became of a message."""
+"""`pillarbox queue`, `why` and `show`: what is under way, what is to become of it, and what became of a message."""
 
 from __future__ import annotations
 
 import base64
+import os
+import pwd
+import re
 import sys
 import time
 from argparse import Namespace
+from typing import Any
 
-from pillarbox.app.cli import output
+from pillarbox.app.cli import output, top
 from pillarbox.app.cli.connect import ask
 from pillarbox.app.cli.options import Group, add_verb
 from pillarbox.app.control import Refused
 
-_LIMIT = 1000  # rows that `queue list` shows unless told otherwise
+_NO_ACTION = re.compile(r"[^A-Za-z]|^not$", re.IGNORECASE)
+_LIMIT = 100  # rows that `queue list` shows unless told otherwise
+_ORDERS = {
+    "retry": "are due now",
+    "hold": "are held until they are released",
+    "release": "are released",
+    "bounce": "have failed, and their senders are told",
+    "drop": "have failed, and nobody is told",
+    "reroute": "go another way",
+}
 
 
 def register(verbs: Group) -> None:
-    queue = add_verb(verbs, "queue", _queue, "show the queue, count what is in it, or try it again now")
-    queue.add_argument("action", nargs="?", default="list", metavar="ACTION", help="list (the default), count or retry")
+    queue = add_verb(verbs, "queue", _queue, "show the queue, count what is in it, or change it")
+    queue.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        metavar="ACTION",
+        help=f"list (the default), count, top, {', '.join(_ORDERS)}",
+    )
     queue.add_argument(
         "where",
         nargs="*",
         metavar="WHERE",
-        help="terms such as domain=example.org state=deferred; default: all that is not settled",
+        help="such as: domain=example.org state=deferred; what has < or > or spaces in it stands in quotes for the "
+        "shell; default: all that is not settled",
     )
     queue.add_argument("--limit", type=_count, default=_LIMIT, metavar="N", help=f"rows to list (default {_LIMIT})")
+    queue.add_argument("--yes", action="store_true", help="change the queue without asking")
+    queue.add_argument("--status", default="", metavar="CODE", help="bounce: the status told (default 5.7.0)")
+    queue.add_argument("--text", default="", metavar="TEXT", help="bounce: the reason told")
+    queue.add_argument(
+        "--next-hop", default="", metavar="HOP", help="reroute: where to, as in a route; `routes` takes that back"
+    )
     add_verb(verbs, "why", _why, "tell the life of a message").add_argument("message", metavar="ID")
     add_verb(verbs, "show", _show, "show a message: envelope, header section, body").add_argument(
         "message", metavar="ID"
@@ -40,21 +66,25 @@ def _count(text: str) -> int:
 
 def _queue(options: Namespace) -> int:
     action, where = options.action, options.where
-    if "=" in action:  # the action was left out
+    if _NO_ACTION.search(action):  # it was left out
         action, where = "list", [action, *where]
+    if action in _ORDERS:
+        return _order(options, action, " ".join(where))
     if action not in _ACTIONS:
-        raise Refused(f"queue {action}: no such action; allowed: {', '.join(_ACTIONS)}", usage=True)
+        raise Refused(f"queue {action}: no such action; allowed: {', '.join((*_ACTIONS, *_ORDERS))}", usage=True)
     return _ACTIONS[action](options, " ".join(where))
 
 
 def _list(options: Namespace, where: str) -> int:
-    rows = ask(options.config, "queue_list", {"where": where, "limit": options.limit})
+    rows = ask(options.config, "queue_list", {"where": where, "limit": options.limit + 1})
+    more = len(rows) > options.limit
+    rows = rows[: options.limit]
     if options.json:
         print(output.as_json(rows))
     elif rows:
         print(output.queue(rows))
-    if len(rows) == options.limit:
-        print(f"pillarbox: the first {options.limit}; there may be more, see --limit", file=sys.stderr)
+    if more:
+        print(f"pillarbox: the oldest {options.limit}; there are more, see --limit and count", file=sys.stderr)
     return 0
 
 
@@ -64,13 +94,72 @@ def _counted(options: Namespace, where: str) -> int:
     return 0
 
 
-def _retry(options: Namespace, where: str) -> int:
-    data = ask(options.config, "queue_retry", {"where": where})
-    print(output.as_json(data) if options.json else f"{data['count']} recipients are due now")
+_ACTIONS = {"list": _list, "count": _counted, "top": top.run}
+
+
+# --- orders
+
+
+def _order(options: Namespace, action: str, where: str) -> int:
+    args = {
+        "action": action,
+        "where": where,
+        "who": _who(),
+        "status": options.status,
+        "text": options.text,
+        "next_hop": options.next_hop,
+    }
+    meant = ask(options.config, "queue_preview", args)
+    if not meant["recipients"]:
+        data = {"count": 0, "messages": 0, "standing": 0}
+    elif options.yes or _agreed(action, meant):
+        data = ask(options.config, "queue_order", args)
+    else:
+        print("nothing was changed", file=sys.stderr)
+        return 1
+    print(output.as_json(data) if options.json else _told(action, data))
     return 0
 
 
-_ACTIONS = {"list": _list, "count": _counted, "retry": _retry}
+def _who() -> str:
+    """The user of the system who calls, before `sudo` if that was used."""
+    if os.getuid() == 0 and (before := os.environ.get("SUDO_USER")):
+        return before
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _agreed(action: str, meant: dict[str, Any]) -> bool:
+    """Whether whoever sits there wants it. Raises Refused where nobody does."""
+    active = f", {meant['active']} of them in the server's memory" if meant["active"] else ""
+    extent = f"{_recipients(meant['recipients'])} of {_messages(meant['messages'])}{active}"
+    if not sys.stdin.isatty():
+        raise Refused(f"queue {action}: {extent}; nobody is there to be asked: say --yes to do it", usage=True)
+    print(f"{action}: {extent}. Do it? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _told(action: str, data: dict[str, Any]) -> str:
+    text = f"{_recipients(data['count'])} {_ORDERS[action]}"
+    if data["standing"]:
+        text += (
+            f"\n{data['standing']} more are in the server's memory: it is done when their turn comes, or when they come"
+            " back from an attempt"
+        )
+    return text
+
+
+def _recipients(number: int) -> str:
+    return "1 recipient" if number == 1 else f"{number} recipients"
+
+
+def _messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number} messages"
+
+
+# --- one message
 
 
 def _why(options: Namespace) -> int:
