@@ -243,7 +243,7 @@ def test_a_restart_delivers_what_was_queued(tmp_path: Path) -> None:
         first.configure(route=[{"match": DOMAIN, "next_hop": f"smtp://{HOST}:{last.port}"}])
         first.start()
         assert first.call("queue_count", where="state=deferred")["count"] == 10, "the schedule holds over a restart"
-        assert first.call("queue_retry", where="") == {"count": 10}
+        assert first.call("queue_order", action="retry", where="")["count"] == 10
         first.drained()
         found = {token_of(letter): original(letter, 2) for letter in arrived(last, 10)}
         assert found == {token: text.replace(b"\r\n", b"\n") for token, text in texts.items()}
