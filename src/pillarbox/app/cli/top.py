@@ -5,9 +5,10 @@ Elsewhere, and with --json, one look as JSON. Whatever a next hop said is shown 
 
 from __future__ import annotations
 
+import signal
 import sys
-import time
 from argparse import Namespace
+from threading import Event
 from typing import TYPE_CHECKING
 
 from pillarbox.app.cli import output
@@ -32,14 +33,17 @@ def run(options: Namespace, where: str) -> int:
     if not data["running"]:
         console.print(table(data, len(data["lanes"])))
         return 0
+    stop = Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())  # asyncio may lose one that comes with an answer
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            while True:
+            while not stop.is_set():
                 live.update(table(data, max(console.height - 6, 1)), refresh=True)
-                time.sleep(_EVERY)
-                data = _look(options, where)
-    except KeyboardInterrupt:
-        return 0
+                if not stop.wait(_EVERY):
+                    data = _look(options, where)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 0
 
 
 def _look(options: Namespace, where: str) -> output.Data:
