@@ -26,8 +26,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: install tools lint  ## all tests that fit in ten minutes
-	$(BIN)/pytest -m "not matrix"
+# Those on live servers mostly wait, so the others run beside them and are shown behind them.
+test: install tools lint  ## all tests that fit in a quarter of an hour
+	@place=$$(mktemp -d); \
+	$(BIN)/pytest -m "not matrix" --ignore tests/live --basetemp $$place/unit >$$place/log 2>&1 & unit=$$!; \
+	$(BIN)/pytest -m "not matrix" tests/live; live=$$?; \
+	wait $$unit; rest=$$?; cat $$place/log; rm -rf $$place; \
+	test $$live -eq 0 -a $$rest -eq 0
 
 matrix: install tools  ## the long tests, and those against servers not written here
 	$(BIN)/pytest -m matrix --timeout 1800
