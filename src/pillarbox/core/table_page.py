@@ -41,7 +41,6 @@ class Page:
 
 _LINE = "The line has more than 512 octets, or holds a bare CR, a bare LF or a NUL."
 TOO_LONG = Case("5.5.2", _LINE)
-TOO_LONG_HELLO = Case("", _LINE)
 TOO_LONG_MAIL = Case(
     "5.5.2",
     "The line has more than 512 octets and those that the offered extensions add, or holds a bare CR, a bare LF or "
