@@ -159,6 +159,7 @@ def test_an_input_or_output_error(
             server.start()
             if (path, call) == (LOG, "fdatasync"):  # the one case in which nobody knows what is on the disk
                 books.allow_what_was_refused()
+        until(lambda: takes(server), 5, what="it works again by itself")  # the fault may have met a second thread, too
         for again in (500, LARGE):
             assert books.send(again).startswith("250 "), "the server is as good as before"
         books.check_again_after_a_restart()
