@@ -15,27 +15,20 @@ from pillarbox.engine.directory import Snapshot
 from pillarbox.engine.mail import Place
 from pillarbox.engine.ports import DnsFault, MxRecord, NoRecords, User
 from pillarbox.engine.routing import (
-    MAX_HOSTS,
-    MAX_TRIES,
-    AskAddresses,
-    AskMx,
     Discard,
-    Exhausted,
     LmtpSocket,
     MaildirHop,
     Mx,
-    MxWalk,
     NextHop,
     Pipe,
     Route,
     Router,
     SmartHost,
     TlsPolicy,
-    Try,
-    TrySocket,
     Turn,
     parse_next_hop,
 )
+from pillarbox.engine.walk import MAX_HOSTS, MAX_TRIES, AskAddresses, AskMx, Exhausted, MxWalk, Try, TrySocket
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
 
 US = Domain.parse("us.example.test")

@@ -1,40 +1,27 @@
-"""Where mail goes next: routes, lanes, and the walk over the hosts of a next hop.
+"""Where mail goes next: routes and lanes.
 
-Pure: DNS is asked and connections are made by whoever drives an `MxWalk`, a question/answer machine; randomness is
-handed in. Invariants: the first route that matches wins; a fault of DNS never ends a message for good, nor does it
-ever stand for "no such record" (RFC 5321 §5.1, RFC 7505).
+Pure. Invariant: the first route that matches wins. Which hosts a next hop comes to is found by `walk.py`.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
-from itertools import zip_longest
 
-from pillarbox.core.address import AddressLiteral, Domain, Host, LocalPart, Mailbox, parse_host
-from pillarbox.core.reply import EnhancedCode
+from pillarbox.core.address import Domain, Host, LocalPart, Mailbox, parse_host
 from pillarbox.engine.mail import Place
 from pillarbox.engine.ports import (
-    AddressAnswer,
     Directory,
-    DnsFault,
     IpAddress,
-    MxAnswer,
-    MxRecord,
-    NoDomain,
-    NoRecords,
 )
 
 SMTP_PORT = 25
-MAX_HOSTS = 20  # of one MX set
 _REMEMBERED = 4096  # recipients whose route is known without a look-up
-MAX_TRIES = 40  # addresses of all of them
 
 # --- routes
 
@@ -137,12 +124,12 @@ def parse_next_hop(source: str) -> NextHop:
 
 
 def _host_text(host: str, *, bracketed: bool) -> str:
-    if bracketed or _as_ip(host) is not None:
+    if bracketed or as_ip(host) is not None:
         return str(ip_address(host))
     return Domain.parse(host).ascii
 
 
-def _as_ip(host: str) -> IpAddress | None:
+def as_ip(host: str) -> IpAddress | None:
     try:
         return ip_address(host)
     except ValueError:
@@ -286,195 +273,3 @@ def verified(lane: str, route: Route, domain: Host) -> tuple[str, Route]:
         return lane, route
     route = replace(route, tls=TlsPolicy.VERIFIED)
     return _lane(route, domain), route
-
-
-# --- the walk over the hosts of a next hop
-
-
-@dataclass(frozen=True, slots=True)
-class AskMx:
-    """Ask the resolver for the MX records."""
-
-    domain: Domain
-
-
-@dataclass(frozen=True, slots=True)
-class AskAddresses:
-    """Ask the resolver for the addresses."""
-
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class Try:
-    """Connect; on a fault say `failed`, else the walk is over."""
-
-    host: str
-    ip: IpAddress
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host} [{self.ip}]"
-
-
-@dataclass(frozen=True, slots=True)
-class TrySocket:
-    """As Try, to a Unix socket."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-@dataclass(frozen=True, slots=True)
-class Exhausted:
-    """There is nothing left to try."""
-
-    status: EnhancedCode
-    text: str
-    permanent: bool
-
-
-Question = AskMx | AskAddresses | Try | TrySocket | Exhausted
-Shuffle = Callable[[list[MxRecord]], object]
-
-_BAD_DOMAIN = EnhancedCode(5, 1, 2)
-_NULL_MX = EnhancedCode(5, 1, 10)
-_LOOP = EnhancedCode(5, 4, 6)
-_UNREACHABLE = EnhancedCode(4, 4, 1)
-_DNS_FAULT = EnhancedCode(4, 4, 3)
-
-
-class MxWalk:
-    """Goes through the hosts of a next hop, one question at a time. `notes` tells what was found on the way."""
-
-    def __init__(self, next_hop: Mx | SmartHost | LmtpSocket, domain: Host, hostname: Domain, shuffle: Shuffle) -> None:
-        self.notes: list[str] = []
-        self.lacks_tls = False  # a host was there, and was of no use for its TLS alone
-        self._port = 0 if isinstance(next_hop, LmtpSocket) else next_hop.port
-        self._hostname = hostname.ascii
-        self._shuffle = shuffle
-        self._hosts: deque[str] = deque()
-        self._host = ""
-        self._implicit = False  # the domain has no MX record and stands for itself
-        self._addresses: deque[IpAddress] = deque()
-        self._tries = 0
-        self._failure = ""
-        self._fault = ""
-        self._target = next_hop.host if isinstance(next_hop, SmartHost) else str(domain)
-        self._question: Question
-        if isinstance(next_hop, LmtpSocket):
-            self._question = TrySocket(next_hop.path)
-            return
-        if isinstance(next_hop, Mx) and isinstance(domain, Domain):
-            self._question = AskMx(domain)
-            return
-        # A host that a route names is not subject to MX, nor is an address literal (RFC 5321 §5.1, §4.1.3).
-        ip = domain.ip if isinstance(next_hop, Mx) and isinstance(domain, AddressLiteral) else _as_ip(self._target)
-        if ip is None:
-            self._hosts.append(self._target)
-        else:
-            self._host, self._addresses = self._target, deque([ip])
-        self._go_on()
-
-    def next_question(self) -> Question:
-        """What is to be done now; the same until it is answered."""
-        return self._question
-
-    def answer(self, found: MxAnswer | AddressAnswer) -> None:
-        """What the resolver said to the AskMx or AskAddresses that is open."""
-        match self._question:
-            case AskMx(domain=domain):
-                self._take_mx(domain.ascii, found)
-            case AskAddresses(host=host):
-                self._take_addresses(host, found)
-            case _:
-                raise RuntimeError(f"nothing was asked of the resolver: {self._question}")
-
-    def failed(self, text: str) -> None:
-        """The last Try came to nothing: no connection, or 4yz as greeting."""
-        if not isinstance(self._question, Try | TrySocket):
-            raise RuntimeError(f"nothing was tried: {self._question}")
-        self._failure = f"{self._question}: {text}"
-        self.notes.append(self._failure)
-        self._go_on()
-
-    def _take_mx(self, domain: str, found: MxAnswer | AddressAnswer) -> None:
-        match found:
-            case DnsFault(reason=reason):
-                self._end(_DNS_FAULT, f"MX of {domain}: {reason}")
-            case NoDomain():
-                self._end(_BAD_DOMAIN, f"domain {domain} does not exist")
-            case NoRecords() | ():
-                self.notes.append(f"MX of {domain}: none, so the domain itself")
-                self._implicit = True  # RFC 5321 §5.1: an MX of preference 0 that points to the host itself
-                self._visit([MxRecord(0, domain)])
-            case _:
-                records = [record for record in found if isinstance(record, MxRecord)]
-                self._shuffle(records)  # RFC 5321 §5.1: equal preferences in random order
-                records.sort(key=lambda record: record.preference)
-                listed = _listed([f"{record.preference} {record.host or '.'}" for record in records])
-                self.notes.append(f"MX of {domain}: {listed}")
-                self._visit(records)
-
-    def _visit(self, records: list[MxRecord]) -> None:
-        if not any(record.host for record in records):
-            self._end(_NULL_MX, f"{self._target} accepts no mail (null MX)")  # RFC 7505 §3: and never its address
-            return
-        own = min((r.preference for r in records if r.host.lower() == self._hostname), default=None)
-        if own is not None:  # RFC 5321 §5.1: only hosts better than ourselves, or mail would circle
-            self.notes.append(f"{self._hostname} is this host: only what is preferred to it is tried")
-            records = [record for record in records if record.preference < own]
-        hosts = list(dict.fromkeys(record.host.lower() for record in records if record.host))
-        if not hosts:
-            self._end(_LOOP, f"mail for {self._target} leads back to this host, where the domain is not known")
-            return
-        self._hosts.extend(hosts[:MAX_HOSTS])
-        self._go_on()
-
-    def _take_addresses(self, host: str, found: MxAnswer | AddressAnswer) -> None:
-        match found:
-            case DnsFault(reason=reason):
-                self._fault = f"addresses of {host}: {reason}"
-                self.notes.append(self._fault)
-            case NoRecords() if self._implicit:
-                self._end(_BAD_DOMAIN, f"domain {host} has neither MX nor address records")
-                return
-            case NoRecords() | NoDomain():
-                self.notes.append(f"addresses of {host}: none")
-            case _:
-                self._addresses.extend(_alternating(found))
-                self.notes.append(f"addresses of {host}: {_listed(list(map(str, self._addresses)))}")
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self._addresses and self._tries < MAX_TRIES:
-            self._tries += 1
-            self._question = Try(self._host, self._addresses.popleft(), self._port)
-        elif self._hosts and self._tries < MAX_TRIES:
-            self._host = self._hosts.popleft()
-            self._question = AskAddresses(self._host)
-        elif self._failure:
-            self._end(_UNREACHABLE, f"no host for {self._target} could be reached, the last one {self._failure}")
-        elif self._fault:
-            self._end(_DNS_FAULT, self._fault)
-        else:
-            self._end(_UNREACHABLE, f"no host for {self._target} has an address")
-
-    def _end(self, status: EnhancedCode, text: str) -> None:
-        self.notes.append(text)
-        self._question = Exhausted(status, text, permanent=status.klass == 5)
-
-
-def _listed(found: list[str]) -> str:
-    """For a record: as many as may be tried, and how many there are beyond them."""
-    more = f", and {len(found) - MAX_TRIES} more" if len(found) > MAX_TRIES else ""
-    return ", ".join(found[:MAX_TRIES]) + more
-
-
-def _alternating(found: Sequence[MxRecord | IpAddress]) -> list[IpAddress]:
-    """The addresses, IPv6 and IPv4 by turns, so that one family's fault costs one try."""
-    addresses = [address for address in found if not isinstance(address, MxRecord)]
-    by_turns = zip_longest((a for a in addresses if a.version == 6), (a for a in addresses if a.version == 4))
-    return [address for pair in by_turns for address in pair if address is not None]

@@ -17,19 +17,8 @@ from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
 from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
-from pillarbox.engine.routing import (
-    AskAddresses,
-    AskMx,
-    Exhausted,
-    LmtpSocket,
-    Mx,
-    MxWalk,
-    Shuffle,
-    SmartHost,
-    TlsPolicy,
-    Try,
-    TrySocket,
-)
+from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, TlsPolicy
+from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Shuffle, Try, TrySocket
 from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
 from pillarbox.net.tls_faults import TlsFaults
 from pillarbox.smtp.sasl import Credentials
