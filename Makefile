@@ -26,13 +26,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Those on live servers mostly wait, so the others run beside them and are shown behind them.
+# Three at a time on whatever the machine has, since those on live servers mostly wait.
 test: install tools lint  ## all tests that fit in a quarter of an hour
-	@place=$$(mktemp -d); \
-	$(BIN)/pytest -m "not matrix" --ignore tests/live --basetemp $$place/unit >$$place/log 2>&1 & unit=$$!; \
-	$(BIN)/pytest -m "not matrix" tests/live; live=$$?; \
-	wait $$unit; rest=$$?; cat $$place/log; rm -rf $$place; \
-	test $$live -eq 0 -a $$rest -eq 0
+	$(BIN)/pytest -m "not matrix and not alone" -n 3 --dist loadfile
+	$(BIN)/pytest -m "not matrix and alone"
 
 matrix: install tools  ## the long tests, and those against servers not written here
 	$(BIN)/pytest -m matrix --timeout 1800

@@ -24,6 +24,7 @@ import pytest
 from tests.live.corpus import simple
 from tests.live.support import BOB, HOST, Client, Server, arrived, needs, until
 
+pytestmark = pytest.mark.alone
 BAD = "192.0.2.7"
 PASSWORD = "correct horse"
 AUTH = "AUTH PLAIN " + b64encode(f"\0carol@example.test\0{PASSWORD}".encode()).decode()

@@ -196,6 +196,7 @@ def fingerprint(server: Server, name: str = "smtps") -> bytes:
     return found
 
 
+@pytest.mark.alone
 @both
 def test_a_certificate_is_replaced(server: Server, authority: trustme.CA, suffix: str) -> None:
     """New connections get the new one within a second; an open one goes on, and so does one in its handshake."""
