@@ -44,13 +44,13 @@ _FILL = (
 )
 
 
-def make(path: Path, recipients: int = RECIPIENTS, domains: int = DOMAINS) -> None:
-    """A new spool file there."""
+def make(path: Path, recipients: int = RECIPIENTS, domains: int = DOMAINS, *, begin: float = BEGIN) -> None:
+    """A new spool file there; the first message came at `begin`."""
     connection = open_spool(path)
-    first = id_at(BEGIN)
+    first = id_at(begin)
     with connection:
         for statement in _FILL:
-            connection.execute(statement, (recipients, domains, first, BEGIN, _STEP))
+            connection.execute(statement, (recipients, domains, first, begin, _STEP))
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     connection.close()
 
