@@ -130,8 +130,8 @@ class Rig:
         return len(self.queue._held)
 
     def assert_empty(self) -> None:
-        assert self.queue._held == {} and self.queue._octets == 0
-        assert all(lane.active == 0 and not lane.ready for lane in self.queue._lanes.values())
+        assert self.queue._held == {} and self.queue._holding.octets == 0
+        assert all(lane.active == 0 and not lane.ready for lane in self.queue._dispatch.lanes.values())
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
