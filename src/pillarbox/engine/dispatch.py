@@ -16,6 +16,7 @@ from functools import partial
 
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.fair import Line
+from pillarbox.engine.fetching import Fetching
 from pillarbox.engine.lanes import Lane, LaneLimits, LaneOpener, Load
 from pillarbox.engine.mail import Job, Report, Waits
 from pillarbox.engine.pacing import Pacer
@@ -27,6 +28,7 @@ from pillarbox.engine.slowdown import SlowDown
 log = logging.getLogger(__name__)
 
 LANE_WINDOW = 1000  # jobs of one lane that wait in memory
+LOW = 4  # with such a part of its window a lane fetches more
 PART_OF_ROOM = 4  # one lane takes no more than such a part of the room that there is left
 SOONEST, LATEST = 5.0, 900.0  # seconds until what went back is due
 SLOWEST_TURN = 10.0  # seconds that a job is taken to need as long as nothing is measured
@@ -50,7 +52,7 @@ class Dispatch:
         settle: Callable[[Job, Report], None],
         may_try: Callable[[Job], bool],
         room: Callable[[], int],
-        refill: Callable[[str, int, Callable[[], None]], None],
+        fetching: Fetching,
         task: Task,
     ) -> None:
         """`most`: lanes after which those without work are closed; `may_try` asks whether anything of a job whose turn
@@ -63,7 +65,7 @@ class Dispatch:
         self._settle = settle
         self._may_try = may_try
         self._room = room
-        self._refill = refill
+        self._fetching = fetching
         self._task = task
         self._closing = False
 
@@ -93,7 +95,8 @@ class Dispatch:
         if self._closing:
             return True
         window = self._window()
-        if lane.ready < window and not (lane.ready > window // 2 and job.lane in self.parked):
+        behind = job.lane in self.parked and self._fetching.filling != job.lane  # others have waited longer, on the disk
+        if lane.ready < (window // LOW if behind else window):
             return True
         share = window // (2 * (lane.line.shares + 1))
         return lane.ready < 2 * window and lane.line.waiting_beside(job) < share
@@ -271,8 +274,10 @@ class Dispatch:
             log.info("lane %s: %s: %s%s", job.lane, slow.cause, slow.what, until)
 
     def _fill(self, name: str, lane: Lane) -> None:
-        if lane.ready <= self._window() // 2:
-            self._refill(name, lane.terms.limits.priority, partial(self._emptied, name, self.parked[name]))
+        window = self._window()
+        if lane.ready <= window // LOW:
+            emptied = partial(self._emptied, name, self.parked[name])
+            self._fetching.refill(name, lane.terms.limits.priority, window - lane.ready, emptied)
 
     def _emptied(self, name: str, known: int) -> None:
         """All that waited for room was fetched; `known`: how many that were thought to be."""

@@ -40,6 +40,7 @@ class Fetching:
         wall clock that jumped is noticed."""
         self.starved = False  # the disk has due recipients for which there was no room
         self.back = 0  # jobs that went back to the disk for lack of room
+        self.filling = ""  # the lane whose jobs are being handed over
         self._spool = spool
         self._clock = clock
         self._jumps = jumps
@@ -52,7 +53,7 @@ class Fetching:
         self._timer_due = float("inf")
         self._fetching = False
         self._fetch_again = False
-        self._wanted: dict[str, tuple[int, Callable[[], None]]] = {}  # lanes with room: their priority
+        self._wanted: dict[str, tuple[int, int, Callable[[], None]]] = {}  # lanes with room: their priority
         self._refilling = False
         self._over: asyncio.Future[None] | None = None  # the end of a pause
         self._closing = False
@@ -128,11 +129,11 @@ class Fetching:
 
     # --- for a lane that has room
 
-    def refill(self, lane: str, priority: int, emptied: Callable[[], None]) -> None:
-        """Fetch what waits for room in that lane, lanes of the highest priority first; `emptied` is called where no
-        more waits."""
+    def refill(self, lane: str, priority: int, most: int, emptied: Callable[[], None]) -> None:
+        """Fetch so much of what waits for room in that lane, lanes of the highest priority first; `emptied` is called
+        where no more waits."""
         if not self._closing and lane not in self._wanted:
-            self._wanted[lane] = (priority, emptied)
+            self._wanted[lane] = (priority, most, emptied)
             if not self._refilling:
                 self._refilling = True
                 self._task(self._refill())
@@ -141,13 +142,15 @@ class Fetching:
         try:
             while self._wanted and not self._closing:
                 lane = max(self._wanted, key=lambda name: self._wanted[name][0])
-                _, emptied = self._wanted.pop(lane)
-                most = min(self._room(), self._at_once)
+                _, wanted, emptied = self._wanted.pop(lane)
+                most = min(wanted, self._room(), self._at_once)
                 if most > 0:
                     async with self._leasing:
                         found = await self._spool.lease_parked(lane, most)
+                        self.filling = lane
                         for leased in found:
                             self._admit(*leased)
+                        self.filling = ""
                     if sum(len(leased.rows) for leased in found) < most:
                         emptied()
         except SpoolError as error:
@@ -155,7 +158,7 @@ class Fetching:
         except Exception:
             log.exception("queue: bug while filling a lane")
         finally:
-            self._refilling = False
+            self._refilling, self.filling = False, ""
 
 
 def _end(over: asyncio.Future[None]) -> None:

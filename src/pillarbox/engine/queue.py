@@ -96,7 +96,7 @@ class Queue:
             settle=self._settle,
             may_try=self._may_try,
             room=self._room,
-            refill=self._fetching.refill,
+            fetching=self._fetching,
             task=self._task,
         )
         self._closing = False

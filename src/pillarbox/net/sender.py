@@ -21,8 +21,8 @@ from pillarbox.engine.conversion import Body as Text
 from pillarbox.engine.conversion import converted, survey
 from pillarbox.engine.mail import Job, Report
 from pillarbox.engine.opening import Declined, Opened, Opening, OpeningStep, Terms, Unfit
-from pillarbox.engine.passing_on import limit
 from pillarbox.engine.pacing import NO_TERMS
+from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, ConnectionTerms, SpoolError
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, Transaction
