@@ -95,7 +95,7 @@ class Dispatch:
         if self._closing:
             return True
         window = self._window()
-        behind = job.lane in self.parked and self._fetching.filling != job.lane  # others have waited longer, on the disk
+        behind = job.lane in self.parked and self._fetching.filling != job.lane  # of those on the disk
         if lane.ready < (window // LOW if behind else window):
             return True
         share = window // (2 * (lane.line.shares + 1))
