@@ -311,7 +311,7 @@ class MemorySpool(NoSpool):
         taken: dict[int, list[Row]] = {}
         for message, number in keys:
             row = self.rows[message, number]
-            row.state = State.LEASED
+            row.state, row.due, row.parked = State.LEASED, 0.0 if row.parked else row.due, False
             taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts, row.told, row.next_hop))
         return [
             Leased(replace(self.messages[message], content=None), rows, self._scheduled(message))

@@ -197,7 +197,8 @@ def _leased(connection: apsw.Connection, due: list[Any]) -> list[Leased]:
     for message_id, mine in numbers.items():
         marks = ",".join("?" * len(mine))
         connection.execute(
-            f"UPDATE recipient SET state = {State.LEASED:d} WHERE message = ? AND number IN ({marks})",
+            f"UPDATE recipient SET state = {State.LEASED:d}, due = iif(parked, 0, due), parked = 0"
+            f" WHERE message = ? AND number IN ({marks})",  # what had its turn is due at once after a crash
             (message_id, *mine),
         )
         try:

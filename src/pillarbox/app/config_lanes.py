@@ -94,7 +94,7 @@ class LaneConfig:
         _or_off(kinds.count_or_off()),
         None,
         "Recipients of a message that are named to the server at a time; a message with more is sent several times. "
-        "What the server says by LIMITS is kept to, too. Default: no limit.",
+        "What the server says by LIMITS is kept to, too. Default: 100, which every server takes.",
     )
     priority: int | None = keys.one(
         "priority",

@@ -25,7 +25,7 @@ class LaneLimits:
     messages: Limit | None = None
     new_connections: Limit | None = None
     messages_per_connection: int | None = None
-    recipients_per_transaction: int | None = None
+    recipients_per_transaction: int | None = 100  # RFC 5321 §4.5.3.1.8: so many every server takes
     priority: int = 0  # -9 to 9: which lane comes first where something is scarce
     fair: Fairness = Fairness.TENANT
 
