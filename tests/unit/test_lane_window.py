@@ -305,7 +305,7 @@ def test_the_disk_finds_what_waits_for_room_by_lane_and_no_other(tmp_path: Path)
             due = await spool.lease(1.0, 10)  # as after a crash: those that were fetched are due at once
             assert sorted(int(leased.message.id) for leased in due) == [1, 2, 3]
             assert await spool.parked_lanes() == ["mx:a", "z"]
-            assert [leased.message.id for leased in await spool.lease(9e9, 10)] == [4, 5, 6]
+            assert {int(leased.message.id) for leased in await spool.lease(9e9, 10)} == {4, 5, 6, 7, 8}
         finally:
             await spool.close()
 
