@@ -34,6 +34,7 @@ from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
+from pillarbox.app.config_shaping import load_rules
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
@@ -65,6 +66,7 @@ from pillarbox.engine.routing import (
     Turn,
 )
 from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
+from pillarbox.engine.shaping import Shaper
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
@@ -111,6 +113,7 @@ class House:
         self.queue = make_queue(data, self._open_lane)
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
+        self._shaping = load_rules(self.config.shaping)
         self.ways = self._make_ways()
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
@@ -209,6 +212,9 @@ class House:
                 smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials)
                 return Lane(smtp, self.config.limits.connections_per_next_hop)
 
+    def _shaper(self, lane: str) -> Shaper:
+        return self._shaping.shaper(lane, random.random)
+
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
         config, data = self.config, self.data
@@ -292,14 +298,15 @@ class House:
 
     async def reload(self, config: Config, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
         """Work by another configuration from now on; connections go on by the one they began with."""
-        before = self.config, self._certificates, self._credentials
+        before = self.config, self._certificates, self._credentials, self._shaping
         self.config = config
         try:
             self._certificates = self._load_certificates() or self._certificates  # open connections may need them yet
             self._credentials = self._read_credentials()
+            self._shaping = load_rules(config.shaping)
             self.answers.tokens = make_tokens(config.oauth, self.data.clock)
         except BaseException:
-            self.config, self._certificates, self._credentials = before
+            self.config, self._certificates, self._credentials, self._shaping = before
             raise
         self.data.config = config
         self.ways = self._make_ways()
