@@ -378,6 +378,15 @@ def test_slow_downs_of_each_kind_stand_side_by_side() -> None:
     assert rig.is_as_ever()
 
 
+def test_a_lane_keeps_to_the_rules_that_are_for_it() -> None:
+    rules = Rules([Rule("not-there", Action.NONE, codes=("4yz",), lanes=("mx:*.far.example",)), LOWERING])
+    for lane, most in (("mx:a.far.example", 20), ("mx:far.example", 10), ("mx:b.far.example", 20)):
+        shaper = rules.shaper(lane, lambda: 0.5)
+        assert shaper.most(20) == 20
+        shaper.heard(Report((MANY,)), JOB, 1000.0)
+        assert shaper.most(20) == most
+
+
 def test_a_long_reply_is_cut() -> None:
     rig = Rig(LOWERING)
     (told,) = rig.hear(reply("421 Too many " + "x" * 1000))

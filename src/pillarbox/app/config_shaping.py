@@ -140,6 +140,8 @@ def _read(path: Path) -> tuple[Rule, ...]:
         return parse_rules(path.read_bytes().decode("utf-8"), str(path))
     except OSError as error:
         mend = "correct `shaping` in the configuration, or make the file"
+        if isinstance(error, PermissionError):
+            mend = "give the user that the server runs as the right to"
         raise ConfigError([Problem(str(path), None, "", f"can't be read: {error.strerror}; {mend}")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), None, "", "is not UTF-8 text")]) from error

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 
 from pillarbox.engine.limits import Limit
 from pillarbox.engine.mail import UNTRIED, Delivered, Job, Report
-from pillarbox.engine.shaping_rules import Action, Fault, Heard, Rule, first_match, heard
+from pillarbox.engine.shaping_rules import Action, Fault, Heard, Rule, first_match, fits_lane, heard
 from pillarbox.engine.slowdown import SlowDown
 
 SETTLE = 5.0  # seconds in which the replies to what was under way at a slow-down come in: they make no second one
+REMEMBERED = 1000  # replies whose rule is known without a search
+MAX_SETS = 100  # of rules that are for some lanes only
 JITTER = 0.1  # a pause is longer or shorter by up to that part
 MAX_DOUBLINGS = 20
 MAX_CAUSE = 300  # characters
@@ -24,6 +27,7 @@ _MINUTE = 60.0
 _HOUR = 3600
 
 Random = Callable[[], float]  # from 0 up to 1
+Match = Callable[[Heard], Rule | None]
 
 
 class Rules:
@@ -31,13 +35,21 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
-        self._for_all = all(not rule.lanes for rule in self.rules)
+        self._matches: dict[tuple[str, ...], Match] = {}  # by the patterns of lanes that a lane fits
 
     def for_lane(self, lane: str) -> tuple[Rule, ...]:
-        return self.rules if self._for_all else tuple(rule for rule in self.rules if rule.is_for(lane))
+        return tuple(rule for rule in self.rules if rule.is_for(lane))
 
     def shaper(self, lane_name: str, random: Random) -> Shaper:
-        return Shaper(lane_name, self.for_lane(lane_name), random)
+        """Lanes for which the same rules are share what they remember of replies."""
+        patterns = {pattern for rule in self.rules for pattern in rule.lanes}
+        fits = tuple(sorted(pattern for pattern in patterns if fits_lane(pattern, lane_name)))
+        match = self._matches.get(fits)
+        if match is None:
+            match = lru_cache(REMEMBERED)(partial(first_match, self.for_lane(lane_name)))
+            if len(self._matches) < MAX_SETS:
+                self._matches[fits] = match
+        return Shaper(lane_name, match, random)
 
 
 class _Measure:
@@ -96,18 +108,18 @@ class Shaper:
         "_faults",
         "_lane",
         "_limit",
+        "_match",
         "_measure",
         "_opened",
         "_opens_at",
         "_random",
         "_rate",
         "_refused_at",
-        "_rules",
     )
 
-    def __init__(self, lane: str, rules: tuple[Rule, ...], random: Random) -> None:
+    def __init__(self, lane: str, match: Match, random: Random) -> None:
         self._lane = lane
-        self._rules = rules
+        self._match = match
         self._random = random
         self._limit = 1
         self._measure = _Measure()
@@ -168,7 +180,7 @@ class Shaper:
             told += self._alive(now)
         rules: dict[Rule, Heard] = {}
         for each in found:
-            if (rule := first_match(self._rules, each)) is not None:
+            if (rule := self._match(each)) is not None:
                 rules.setdefault(rule, each)
         for rule, each in rules.items():
             told += _ACTIONS[rule.action](self, rule, each, now)

@@ -155,6 +155,10 @@ def _wildcard(pattern: str) -> Callable[[str], object]:
     return re.compile(re.escape(pattern).replace(r"\*", ".*"), re.IGNORECASE | re.DOTALL).fullmatch
 
 
+def fits_lane(pattern: str, lane: str) -> bool:
+    return _wildcard(pattern)(lane) is not None
+
+
 # --- rules
 
 
@@ -186,7 +190,7 @@ class Rule:
     longest: float = 900.0  # of PAUSE: what the pauses double to
 
     def is_for(self, lane: str) -> bool:
-        return not self.lanes or any(_wildcard(pattern)(lane) for pattern in self.lanes)
+        return not self.lanes or any(fits_lane(pattern, lane) for pattern in self.lanes)
 
     def matches(self, what: Heard) -> bool:
         if what.fault is not None:
