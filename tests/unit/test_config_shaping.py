@@ -14,11 +14,15 @@ from pillarbox.app.cli import main
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_shaping import built_in, load_rules, parse_rules
 from pillarbox.app.house import Data, House
+from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.limits import Limit
-from pillarbox.engine.shaping_rules import Action, Fault, Rule, first_match, reply_heard
+from pillarbox.engine.mail import Deferred, Report
+from pillarbox.engine.shaping import Shaper
+from pillarbox.engine.shaping_rules import Action, Fault, Rule
 from tests.unit.test_check import findings
 from tests.unit.test_daemon import at_work
 from tests.unit.test_house import config
+from tests.unit.test_shaping import JOB
 
 FILE = "rules/shaping.toml"
 OURS = """\
@@ -181,30 +185,33 @@ def test_check_tells_of_it(tmp_path: Path) -> None:
     assert not [each for each in findings(tmp_path, "") if each.what.startswith("shaping")]
 
 
-def rule_met(house: House, text: str) -> str:
-    rule = first_match(house._shaping.for_lane("mx:far.example"), reply_heard(text))
-    assert rule is not None
-    return rule.name
+def slowed(shaper: Shaper) -> list[str]:
+    """By which rule a reply slows the lane down."""
+    outcome = Deferred("450 Later", "mx", EnhancedCode(4, 0, 0), remote=True)
+    shaper.most(20)
+    return [each.cause for each in shaper.heard(Report((outcome,)), JOB, 1000.0)]
 
 
 def test_it_follows_a_reload_and_bad_rules_change_nothing(tmp_path: Path) -> None:
     rules = tmp_path / "shaping.toml"
-    rules.write_text('[[rule]]\nname = "mine"\ncode = ["450"]\ndo = "none"\n')
+    rule = '[[rule]]\nname = "NAME"\ncode = ["450"]\ndo = "lower_connections"\n'
+    rules.write_text(rule.replace("NAME", "mine"))
     given = config(tmp_path, shaping=rules)
 
     async def work(data: Data) -> None:
         house = House(data)
+        lanes = [house._shaper(f"mx:{number}.example") for number in range(4)]
         try:
-            assert rule_met(house, "450 Later") == "mine"
-            rules.write_text('[[rule]]\nname = "other"\ncode = ["450"]\ndo = "none"\n')
+            assert slowed(lanes[0]) == ["mine: 450 Later"]
+            rules.write_text(rule.replace("NAME", "other"))
             await house.reload(given, {})
-            assert rule_met(house, "450 Later") == "other"
+            assert slowed(lanes[1]) == ["other: 450 Later"]
             rules.write_text("[[rule]]\n")
             with pytest.raises(ConfigError, match="name is missing"):
                 await house.reload(given, {})
-            assert rule_met(house, "450 Later") == "other"
+            assert slowed(lanes[2]) == ["other: 450 Later"]
             await house.reload(config(tmp_path), {})
-            assert rule_met(house, "450 Later") == "any-other-reply"
+            assert slowed(lanes[3]) == []
         finally:
             await house.close()
 

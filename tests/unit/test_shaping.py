@@ -387,6 +387,20 @@ def test_a_lane_keeps_to_the_rules_that_are_for_it() -> None:
         assert shaper.most(20) == most
 
 
+def test_renewed_rules_hold_at_once_and_a_slow_down_goes_on() -> None:
+    rules = Rules([LOWERING])
+    shaper = rules.shaper(LANE, lambda: 0.5)
+    assert shaper.most(20) == 20
+    shaper.heard(Report((MANY,)), JOB, 1000.0)
+    rules.renew([SLOWING])
+    shaper.heard(Report((MANY,)), JOB, 1010.0)
+    assert shaper.most(20) == 10 and shaper.pace() is None
+    shaper.heard(Report((FAST,)), JOB, 1010.0)
+    assert shaper.pace() is not None
+    shaper.opens_at(1600.0)
+    assert shaper.most(20) == 20
+
+
 def test_a_long_reply_is_cut() -> None:
     rig = Rig(LOWERING)
     (told,) = rig.hear(reply("421 Too many " + "x" * 1000))

@@ -298,17 +298,18 @@ class House:
 
     async def reload(self, config: Config, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
         """Work by another configuration from now on; connections go on by the one they began with."""
-        before = self.config, self._certificates, self._credentials, self._shaping
+        before = self.config, self._certificates, self._credentials
         self.config = config
         try:
             self._certificates = self._load_certificates() or self._certificates  # open connections may need them yet
             self._credentials = self._read_credentials()
-            self._shaping = load_rules(config.shaping)
+            shaping = load_rules(config.shaping)
             self.answers.tokens = make_tokens(config.oauth, self.data.clock)
         except BaseException:
-            self.config, self._certificates, self._credentials, self._shaping = before
+            self.config, self._certificates, self._credentials = before
             raise
         self.data.config = config
+        self._shaping.renew(shaping.rules)
         self.ways = self._make_ways()
         self.answers.resolver = self.ways.resolver
         self.data.spool.reserve = config.limits.disk_reserve

@@ -31,25 +31,37 @@ Match = Callable[[Heard], Rule | None]
 
 
 class Rules:
-    """All rules, in their order."""
+    """All rules, in their order. They may be renewed while lanes go by them."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
+        self.renewed = 0
+        self._set(rules)
+
+    def _set(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
         self._matches: dict[tuple[str, ...], Match] = {}  # by the patterns of lanes that a lane fits
+
+    def renew(self, rules: Iterable[Rule]) -> None:
+        """Every shaper goes by these from now on; what is slowed down goes on to its end."""
+        self.renewed += 1
+        self._set(rules)
 
     def for_lane(self, lane: str) -> tuple[Rule, ...]:
         return tuple(rule for rule in self.rules if rule.is_for(lane))
 
-    def shaper(self, lane_name: str, random: Random) -> Shaper:
+    def match(self, lane: str) -> Match:
         """Lanes for which the same rules are share what they remember of replies."""
         patterns = {pattern for rule in self.rules for pattern in rule.lanes}
-        fits = tuple(sorted(pattern for pattern in patterns if fits_lane(pattern, lane_name)))
+        fits = tuple(sorted(pattern for pattern in patterns if fits_lane(pattern, lane)))
         match = self._matches.get(fits)
         if match is None:
-            match = lru_cache(REMEMBERED)(partial(first_match, self.for_lane(lane_name)))
+            match = lru_cache(REMEMBERED)(partial(first_match, self.for_lane(lane)))
             if len(self._matches) < MAX_SETS:
                 self._matches[fits] = match
-        return Shaper(lane_name, match, random)
+        return match
+
+    def shaper(self, lane_name: str, random: Random) -> Shaper:
+        return Shaper(lane_name, self, random)
 
 
 class _Measure:
@@ -115,11 +127,14 @@ class Shaper:
         "_random",
         "_rate",
         "_refused_at",
+        "_renewed",
+        "_rules",
     )
 
-    def __init__(self, lane: str, match: Match, random: Random) -> None:
+    def __init__(self, lane: str, rules: Rules, random: Random) -> None:
         self._lane = lane
-        self._match = match
+        self._rules, self._renewed = rules, rules.renewed
+        self._match = rules.match(lane)
         self._random = random
         self._limit = 1
         self._measure = _Measure()
@@ -178,15 +193,22 @@ class Shaper:
             self._measure.add(now)
         if delivered or (found and all(each.fault is None for each in found)):
             told += self._alive(now)
-        rules: dict[Rule, Heard] = {}
-        for each in found:
-            if (rule := self._match(each)) is not None:
-                rules.setdefault(rule, each)
+        rules = self._met(found)
         for rule, each in rules.items():
             told += _ACTIONS[rule.action](self, rule, each, now)
         if delivered and all(rule.action is Action.NONE for rule in rules):
             told += self._delivered(now)
         return told
+
+    def _met(self, found: Iterable[Heard]) -> dict[Rule, Heard]:
+        """Each rule that something meets, and the first that does."""
+        if self._renewed != self._rules.renewed:
+            self._renewed, self._match = self._rules.renewed, self._rules.match(self._lane)
+        rules: dict[Rule, Heard] = {}
+        for each in found:
+            if (rule := self._match(each)) is not None:
+                rules.setdefault(rule, each)
+        return rules
 
     def _is_as_usual(self, report: Report) -> bool:
         """One recipient was delivered to, and nothing is slowed down."""
