@@ -13,7 +13,7 @@ from pillarbox.core.envelope import MessageId
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.limits import Limit
 from pillarbox.engine.mail import Ambiguous, Deferred, Delivered, Failed, Job, Kept, Outcome, Report, Row
-from pillarbox.engine.shaping import SETTLE, Rules, Shaper
+from pillarbox.engine.shaping import SETTLE, Rules, Shaper, in_the_log
 from pillarbox.engine.shaping_rules import Action, Fault, Rule, compiled
 from pillarbox.engine.slowdown import SlowDown
 from tests.making import make_message
@@ -399,6 +399,17 @@ def test_renewed_rules_hold_at_once_and_a_slow_down_goes_on() -> None:
     assert shaper.pace() is not None
     shaper.opens_at(1600.0)
     assert shaper.most(20) == 20
+
+
+def test_the_log_tells_beginning_and_end() -> None:
+    rig = Rig(LOWERING)
+    (begun,) = rig.hear(MANY)
+    why = "(many: 421 4.7.0 Too many connections)"
+    assert in_the_log(begun, rig.now) == f"at most 10 connections at a time, for 600 s {why}"
+    rig.now += 700
+    (ended,) = rig.hear(OK)
+    assert in_the_log(ended, rig.now) == f"over behind 600 s: at most 10 connections at a time {why}"
+    assert in_the_log(SlowDown("c", "w", 0.0, None, LANE), rig.now) == "w (c)"
 
 
 def test_a_long_reply_is_cut() -> None:

@@ -309,6 +309,14 @@ def _deeper(before: _Lowered | None, now: _Lowered) -> tuple[list[SlowDown], _Lo
     return [replace(before.slow, until=now.slow.since), now.slow], now
 
 
+def in_the_log(slow: SlowDown, now: float) -> str:
+    """A slow-down that begins or ends, as `heard` gives it, in one line."""
+    if slow.until is not None and slow.until <= now:
+        return f"over behind {slow.until - slow.since:.0f} s: {slow.what} ({slow.cause})"
+    lasts = "" if slow.until is None else f", for {slow.until - now:.0f} s"
+    return f"{slow.what}{lasts} ({slow.cause})"
+
+
 def _limit(per_minute: float) -> Limit:
     if per_minute >= 1:
         return Limit(int(per_minute), int(_MINUTE))
