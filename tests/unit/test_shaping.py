@@ -412,6 +412,19 @@ def test_the_log_tells_beginning_and_end() -> None:
     assert in_the_log(SlowDown("c", "w", 0.0, None, LANE), rig.now) == "w (c)"
 
 
+def test_a_lane_that_is_opened_anew_is_as_slow_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pillarbox.engine.shaping.MAX_SHAPERS", 3)
+    rules = Rules([BREAKER])
+    first = rules.shaper("first", lambda: 0.5)
+    for _ in range(5):
+        first.heard(Report((DOWN,)), JOB, 1000.0)
+    rules.shaper("second", lambda: 0.5)
+    assert rules.shaper("first", lambda: 0.5).opens_at(1000.0) == 1030.0
+    for lane in ("third", "fourth", "fifth"):
+        assert rules.shaper(lane, lambda: 0.5).opens_at(1000.0) <= 1000.0
+    assert rules.shaper("first", lambda: 0.5) is not first
+
+
 def test_a_long_reply_is_cut() -> None:
     rig = Rig(LOWERING)
     (told,) = rig.hear(reply("421 Too many " + "x" * 1000))

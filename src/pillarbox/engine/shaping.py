@@ -19,6 +19,7 @@ from pillarbox.engine.slowdown import SlowDown
 
 SETTLE = 5.0  # seconds in which the replies to what was under way at a slow-down come in: they make no second one
 REMEMBERED = 1000  # replies whose rule is known without a search
+MAX_SHAPERS = 10_000  # kept for lanes that are opened anew
 MAX_SETS = 100  # of rules that are for some lanes only
 JITTER = 0.1  # a pause is longer or shorter by up to that part
 MAX_DOUBLINGS = 20
@@ -35,6 +36,7 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.renewed = 0
+        self._shapers: dict[str, Shaper] = {}  # the one that was asked for last comes last
         self._set(rules)
 
     def _set(self, rules: Iterable[Rule]) -> None:
@@ -61,7 +63,12 @@ class Rules:
         return match
 
     def shaper(self, lane_name: str, random: Random) -> Shaper:
-        return Shaper(lane_name, self, random)
+        """The same for a lane that is opened anew: what slowed it down has not ended by that."""
+        shaper = self._shapers.pop(lane_name, None) or Shaper(lane_name, self, random)
+        if len(self._shapers) >= MAX_SHAPERS:
+            del self._shapers[next(iter(self._shapers))]
+        self._shapers[lane_name] = shaper
+        return shaper
 
 
 class _Measure:
