@@ -33,6 +33,7 @@ from pillarbox.app import privilege
 from pillarbox.app.config import Config
 from pillarbox.app.config_listener import Compat, ListenerConfig, Service
 from pillarbox.app.config_load import ConfigError, load
+from pillarbox.app.config_shaping import load_rules
 from pillarbox.app.config_values import Endpoint, UnixSocket
 from pillarbox.app.datadir import DataDir, lock_holder
 from pillarbox.app.house import tls_terms
@@ -96,7 +97,7 @@ def check(path: Path | None) -> Iterator[Finding]:
         yield from _offers(listener)
     yield from _submission(config.listeners)
     with _as_server(config):
-        secrets = [*_certificates(config, data), *_credentials(config)]
+        secrets = [*_certificates(config, data), *_credentials(config), *_shaping(config)]
     yield from secrets
     yield from asyncio.run(_dns(config))
 
@@ -329,6 +330,17 @@ def _credentials(config: Config) -> Iterator[Finding]:
             yield _fail(f"credentials: {error}", "correct the file, which a [[route]] or [oauth] names")
         else:
             yield _ok(f"credentials: {file}")
+
+
+def _shaping(config: Config) -> Iterator[Finding]:
+    if config.shaping is None:
+        return
+    try:
+        found = load_rules(config.shaping)
+    except ConfigError as error:
+        yield from (_fail(f"shaping: {problem}", "correct that line") for problem in error.problems)
+    else:
+        yield _ok(f"shaping: {config.shaping}; with the built-in ones there are {len(found.rules)} rules")
 
 
 def _greets_as(address: Endpoint, hostname: str) -> bool:

@@ -125,6 +125,13 @@ class Config:
         "be able to read this file, the files of [[tls]] and those of `credentials`, which are read again later. "
         "Default: the server stays who started it.",
     )
+    shaping: Path | None = keys.one(
+        "shaping",
+        kinds.path(),
+        None,
+        "A file of rules that say what the replies of other servers slow down; they come before the built-in ones. "
+        "Default: the built-in rules alone.",
+    )
     listeners: tuple[ListenerConfig, ...] = keys.tables(
         "listener",
         ListenerConfig,

@@ -82,11 +82,25 @@ def parse(text: str, path: Path) -> Config:
     )
 
 
+def load_table(table: type[T], text: str, file: str) -> T:
+    """As `parse`, for a file of its own that another dataclass describes. Raises ConfigError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(error, text, Path(file))]) from error
+    reading = _Reading(file, locate(text))
+    found = reading.table(table, tree, ())
+    if reading.problems or found is None:
+        raise ConfigError(sorted(reading.problems, key=lambda problem: problem.line or 0))
+    return found
+
+
 def _placed(config: Config, folder: Path) -> Config:
     """Every path of the file starts at its folder."""
     return replace(
         config,
         data=(folder / config.data).absolute(),
+        shaping=None if config.shaping is None else folder / config.shaping,
         tls=tuple(TlsConfig((folder / each.certificate), (folder / each.key)) for each in config.tls),
         listeners=tuple(_placed_listener(listener, folder) for listener in config.listeners),
         oauth=config.oauth

@@ -35,6 +35,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_lanes import limits_of
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
+from pillarbox.app.config_shaping import load_rules
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
@@ -68,6 +69,7 @@ from pillarbox.engine.routing import (
     Turn,
 )
 from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
+from pillarbox.engine.shaping import Shaper
 from pillarbox.engine.sites import Sites
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
@@ -117,6 +119,7 @@ class House:
         self.queue = make_queue(data, self._open_lane)
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
+        self._shaping = load_rules(self.config.shaping)
         self.ways = self._make_ways()
         self.queue.sites = Sites(self.ways.resolver, data.clock)
         self._census = Census()
@@ -228,7 +231,10 @@ class House:
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
                 smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, terms=terms)
-                return Lane(smtp, self.config.limits.connections_per_next_hop, terms)
+                return Lane(smtp, self.config.limits.connections_per_next_hop, terms, self._shaper(name))
+
+    def _shaper(self, lane: str) -> Shaper:
+        return self._shaping.shaper(lane, random.random)
 
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
@@ -318,11 +324,13 @@ class House:
         try:
             self._certificates = self._load_certificates() or self._certificates  # open connections may need them yet
             self._credentials = self._read_credentials()
+            shaping = load_rules(config.shaping)
             self.answers.tokens = make_tokens(config.oauth, self.data.clock)
         except BaseException:
             self.config, self._certificates, self._credentials = before
             raise
         self.data.config = config
+        self._shaping.renew(shaping.rules)
         self.ways = self._make_ways()
         self.answers.resolver = self.ways.resolver
         self.data.spool.reserve = config.limits.disk_reserve
