@@ -12,6 +12,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_delivery import RouteConfig
 from pillarbox.app.config_listener import ListenerConfig, Service
 from pillarbox.app.config_locate import KeyPath
+from pillarbox.app.config_pool import pool_complaints, route_complaints
 from pillarbox.app.config_values import UnixSocket, shown
 from pillarbox.engine.routing import SMTP_PORT, LmtpSocket, Pipe, TlsPolicy
 
@@ -26,8 +27,9 @@ def disagreements(tree: Mapping[str, Any], config: Config) -> Iterator[Complaint
         for key, text in _of_listener(listener, _table(tree, "listener", index)):
             yield ("listener", index, key), text
     for index, route in enumerate(config.routes):
-        for key, text in _of_route(route, _table(tree, "route", index)):
+        for key, text in (*_of_route(route, _table(tree, "route", index)), *route_complaints(route, config.pools)):
             yield ("route", index, key), text
+    yield from pool_complaints(config.pools)
     if missing := config.oauth.missing:
         yield ("oauth",), f": {missing}"
 

@@ -43,6 +43,7 @@ from pillarbox.app.sockets import ListenerKey, key, printed
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
 from pillarbox.engine.answers import Answers
+from pillarbox.engine.egress import Pools
 from pillarbox.engine.hooks import Hook
 from pillarbox.engine.hooks_limits import Tallies, limit_hooks
 from pillarbox.engine.hooks_pipelining import pipelining_hooks
@@ -112,6 +113,8 @@ class House:
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
         self.ways = self._make_ways()
+        self._pools = Pools()
+        self._renew_pools()
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
         self._tallies = Tallies()
@@ -206,8 +209,12 @@ class House:
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
-                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials)
+                pool = self._pools.get(route.pool)
+                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, pool=pool)
                 return Lane(smtp, self.config.limits.connections_per_next_hop)
+
+    def _renew_pools(self) -> None:
+        self._pools.renew((pool.name, pool.terms()) for pool in self.config.pools)
 
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
@@ -243,6 +250,7 @@ class House:
             directory=data.directory,
             clock=data.clock,
             ids=data.ids,
+            fields_asked=config.fields_asked,
             hooks=(*(pipelining_hooks() if listener.forbid_unauth_pipelining else ()), *self._limit_hooks),
         )
 
@@ -310,6 +318,7 @@ class House:
         self._auth_rate = Rate(config.limits.auth_failures)
         self.queue.router = _router(config, self.data)
         self.queue.retry = config.retry.policy()
+        self._renew_pools()
         self.queue.renew_lanes()
         wanted = {key(listener): listener for listener in config.listeners}
         for gone in [old for old in self.listeners if old not in wanted]:

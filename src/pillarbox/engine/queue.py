@@ -270,8 +270,8 @@ class Queue:
 
     def _route(self, message: Message, row: Row) -> tuple[str, Route]:
         address = row.recipient.address
-        by_hand = row.next_hop
-        name, route = self.router.route(address) if by_hand is None else self.router.by_hand(by_hand, address)
+        by_hand, router = row.next_hop, self.router
+        name, route = router.route(address, message, row) if by_hand is None else router.by_hand(by_hand, address)
         if message.envelope.options.require_tls and message.envelope.sender is not None:  # RFC 8689 §5
             return verified(name, route, address.domain)
         return name, route

@@ -53,7 +53,7 @@ def settled(
             row.attempts += 1
         verdict = judge(job, row, outcome, retry=retry, now=now, jumped=jumped)
         state, due, reply = verdict.state, verdict.due, verdict.outcome.text
-        told = record(message, row, verdict, now)
+        told = record(message, row, verdict, now, report.source)
         change = Change(message.id, row.number, state, due, row.attempts, job.lane, reply, told, verdict.told)
         if instead is not None and (obeyed := instead(job, row, verdict, now)) is not None:
             change, verdict = obeyed.change, verdict._replace(telling=obeyed.telling, untold=None)
