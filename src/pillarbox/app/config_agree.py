@@ -27,8 +27,10 @@ def disagreements(tree: Mapping[str, Any], config: Config) -> Iterator[Complaint
         for key, text in _of_listener(listener, _table(tree, "listener", index)):
             yield ("listener", index, key), text
     for index, route in enumerate(config.routes):
-        for key, text in (*_of_route(route, _table(tree, "route", index)), *route_complaints(route, config.pools)):
+        for key, text in _of_route(route, _table(tree, "route", index)):
             yield ("route", index, key), text
+        for below, text in route_complaints(route, config.pools):
+            yield ("route", index, *below), text
     yield from pool_complaints(config.pools)
     if missing := config.oauth.missing:
         yield ("oauth",), f": {missing}"

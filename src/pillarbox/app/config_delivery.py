@@ -11,7 +11,7 @@ from pillarbox.engine.retry import Ambiguity, RetrySchedule
 from pillarbox.engine.routing import AWAY, LineEnd, NextHop, Pipe, Route, TlsPolicy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RouteConfig:
     """Where some mail goes. The first route of which all that it asks for holds wins; with none, mail for local domains
     goes to `maildir`, all else to `mx`."""

@@ -89,19 +89,20 @@ def pool_complaints(pools: Sequence[PoolConfig]) -> Iterator[Complaint]:
                 yield where, f" = {shown(str(source.address))}: source[{other}] has it, too; a weight gives it more"
 
 
-def route_complaints(route: RouteConfig, pools: Sequence[PoolConfig]) -> Iterator[tuple[str, str]]:
+def route_complaints(route: RouteConfig, pools: Sequence[PoolConfig]) -> Iterator[Complaint]:
     """What a route says of pools and messages that can't be."""
     if route.match is None and route.sender is None and route.header is None:
-        yield "match", ' is missing; allowed: what stands behind "match" elsewhere, or a `sender` or `header` instead'
+        allowed = kinds.recipient_pattern().allowed
+        yield (), f": match is missing; allowed: {allowed}; or give `sender` or `header`, and it is not needed"
     hop = route.next_hop
     if route.pool is not None:
         names = [pool.name for pool in pools]
         if not isinstance(hop, Mx | SmartHost):
-            yield "pool", f" = {shown(route.pool)}: is for next hops that are reached by TCP; leave the key out"
+            yield ("pool",), f" = {shown(route.pool)}: is for next hops that are reached by TCP; leave the key out"
         elif route.pool not in names:
-            yield "pool", f" = {shown(route.pool)}: no such pool{_instead(route.pool, names)}"
+            yield ("pool",), f" = {shown(route.pool)}: no such pool{_instead(route.pool, names)}"
     if route.traffic is not None and not isinstance(hop, Mx | SmartHost | LmtpSocket):
-        yield "class", f" = {shown(route.traffic)}: is for next hops that speak SMTP or LMTP; leave the key out"
+        yield ("class",), f" = {shown(route.traffic)}: is for next hops that speak SMTP or LMTP; leave the key out"
 
 
 def _instead(name: str, names: Sequence[str]) -> str:
