@@ -172,6 +172,16 @@ def test_without_such_routes_nothing_is_asked_of_a_message() -> None:
     assert router.route(HERE, nothing, nothing) == ("maildir", Route("*", MaildirHop()))
 
 
+def test_a_next_hop_that_an_operator_chose_is_reached_as_for_such_messages() -> None:
+    relay = Route(AWAY, SmartHost("relay.test"), TlsPolicy.REQUIRED, "secret", sender="shop.example", pool="p")
+    router = Router([relay, Route(AWAY, Mx(), sender="shop.example", pool="p")], DIRECTORY)
+    hop = "smtp://relay.test"
+    assert router.by_hand(hop, FAR, mail()) == ("smtp:relay.test:25;tls=required;auth=secret;pool=p", relay)
+    assert router.by_hand(hop, FAR, mail(None))[0] == "smtp:relay.test:25;tls=required;auth=secret"
+    assert router.by_hand("mx", FAR, mail())[0] == "mx:far.example;pool=p"
+    assert router.by_hand("mx", FAR, mail(None))[0] == router.by_hand("mx", FAR)[0] == "mx:far.example"
+
+
 def test_a_route_without_match_needs_a_condition() -> None:
     with pytest.raises(ValueError, match="neither"):
         Route(AWAY, Mx())

@@ -269,11 +269,9 @@ class Queue:
         return message
 
     def _route(self, message: Message, row: Row) -> tuple[str, Route]:
-        address = row.recipient.address
-        by_hand, router = row.next_hop, self.router
-        name, route = router.route(address, message, row) if by_hand is None else router.by_hand(by_hand, address)
+        name, route = self.router.way(message, row)
         if message.envelope.options.require_tls and message.envelope.sender is not None:  # RFC 8689 §5
-            return verified(name, route, address.domain)
+            return verified(name, route, row.recipient.address.domain)
         return name, route
 
     def _routed(self, message: Message, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:

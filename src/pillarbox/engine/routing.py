@@ -224,6 +224,13 @@ class Router:
         self._matched = lru_cache(maxsize=_REMEMBERED)(self._match)
         self._chosen = lru_cache(maxsize=_REMEMBERED)(self._choose)
 
+    def way(self, message: Message, row: Row) -> tuple[str, Route]:
+        """As `route`, of a recipient of the message, or as an operator chose."""
+        address = row.recipient.address
+        if row.next_hop is not None:
+            return self.by_hand(row.next_hop, address, message, row)
+        return self.route(address, message, row)
+
     def route(self, mailbox: Mailbox, message: Message | None = None, row: Row | None = None) -> tuple[str, Route]:
         """The lane of the recipient, and the route that says how it is driven. Without a message: by the routes that
         ask for none."""
@@ -245,14 +252,20 @@ class Router:
             return _HERE
         return _KEPT if self._directory.keeps(domain) else _ELSEWHERE
 
-    def by_hand(self, next_hop: str, mailbox: Mailbox) -> tuple[str, Route]:
-        """As `route`, by a next hop that an operator chose; TLS and credentials as the first route to it has them.
-        Where this version knows no such next hop: by the routes."""
+    def by_hand(
+        self, next_hop: str, mailbox: Mailbox, message: Message | None = None, row: Row | None = None
+    ) -> tuple[str, Route]:
+        """As `route`, by a next hop that an operator chose; the rest as the first route to it has it that is for such
+        messages, or else TLS and credentials as the first one has them. Where this version knows no such next hop: by
+        the routes."""
         try:
             hop = parse_next_hop(next_hop)
         except ValueError:
-            return self.route(mailbox)
-        route = next((route for route in self._routes if route.next_hop == hop), Route("*", hop))
+            return self.route(mailbox, message, row)
+        ways = [route for route in self._routes if route.next_hop == hop] or [Route("*", hop)]
+        mail = None if message is None else _facts(message, row)
+        fit = (way for way in ways if not way.is_conditional or (mail is not None and mail.meets(way)))
+        route = next(fit, None) or Route("*", hop, ways[0].tls, ways[0].credentials)
         return _lane(route, mailbox.domain), route
 
     def place(self, domain: Domain) -> tuple[Place, Route]:
