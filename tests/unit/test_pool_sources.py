@@ -230,6 +230,34 @@ def test_a_lane_with_a_free_connection_makes_room_for_another() -> None:
     run(main)
 
 
+def test_a_lane_that_is_done_makes_room_for_one_that_waits() -> None:
+    async def main() -> None:
+        with RawSink() as one, RawSink() as two:
+            post = Post(TWO, connections=1)
+            reports = [post.deliver(post.mailer(sink.port)) for sink in (one, two)]
+            assert all(map(delivered, await asyncio.gather(*reports)))
+            await post.close()
+
+    run(main)
+
+
+def test_a_lane_with_much_to_do_does_not_keep_another_waiting() -> None:
+    async def main() -> None:
+        with RawSink() as one, RawSink() as two:
+            post = Post(TWO, connections=1)
+            first, second = post.mailer(one.port), post.mailer(two.port)
+            busy = [post.deliver(first)]
+            other = post.deliver(second)
+            busy += [post.deliver(first) for _ in range(3 * TURN)]
+            assert delivered(await other)
+            assert sum(report.done() for report in busy) <= TURN + 1
+            assert all(map(delivered, await asyncio.gather(*busy)))
+            assert len(one.connections) == 2
+            await post.close()
+
+    run(main)
+
+
 def test_close_gives_back_what_waits_untried_and_lets_others_go_on() -> None:
     async def main() -> None:
         with RawSink({b"": b""}) as mute, RawSink() as sink:
