@@ -16,7 +16,7 @@ from typing import Any, cast
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.lanes import Lane
 from pillarbox.engine.mail import Message, Octets, State
-from pillarbox.engine.ports import Network
+from pillarbox.engine.ports import IpAddress, Network
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.routing import Mx, Route, SmartHost, TlsPolicy
 from pillarbox.net.pool import SmtpMailer, Ways
@@ -237,7 +237,15 @@ class Remote:
     def hello(self) -> bytes:
         return "".join(f"250-{each}\r\n" for each in ("mx", *self.keywords)).encode() + b"250 HELP\r\n"
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int, *, seconds: float) -> None:
+    async def connect(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        host: str,
+        port: int,
+        *,
+        seconds: float,
+        source: IpAddress | None = None,
+    ) -> None:
         if (error := self.connects(seconds)) is not None:
             if isinstance(error, TimeoutError):
                 late = asyncio.Event()

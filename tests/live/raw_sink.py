@@ -20,6 +20,7 @@ from tests.live.sequences import BARE, END
 from tests.live.support import HOST
 
 _ADDRESS = re.compile(rb"<([^>]*)>")
+_HELLO = re.compile(rb"(?:EHLO|LHLO|HELO) (\S+)\r\n")
 OFFERED = b"250-sink.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
 SAYS: Mapping[bytes, bytes] = {
     b"EHLO": OFFERED,
@@ -52,8 +53,9 @@ class Letter:
 @dataclass(slots=True)
 class Connection:
     """`octets`: all that came but for the octets of chunks, which may be anything (RFC 3030). `pipelined`: commands
-    that came before the reply to the one in front of them."""
+    that came before the reply to the one in front of them. `peer`: the address from which it was made."""
 
+    peer: str = ""
     octets: bytearray = field(default_factory=bytearray)
     pipelined: int = 0
     letters: list[Letter] = field(default_factory=list)
@@ -62,11 +64,14 @@ class Connection:
 class RawSink:
     """Listens inside the `with` block."""
 
-    def __init__(self, says: Mapping[bytes, bytes] | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, says: Mapping[bytes, bytes] | None = None, tls: ssl.SSLContext | None = None, *, host: str = HOST
+    ) -> None:
         self.says = {**SAYS, **(says or {})}
         self.tls = tls
         self.connections: list[Connection] = []
-        self._listening = socket.create_server((HOST, 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, 0), family=family)
         self.port: int = self._listening.getsockname()[1]
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
@@ -87,6 +92,12 @@ class RawSink:
             assert not thread.is_alive()
 
     @property
+    def callers(self) -> list[tuple[str, str]]:
+        """Of each connection from where it was made, and the name that it said by EHLO."""
+        found = ((each.peer, _HELLO.search(each.octets)) for each in self.connections)
+        return [(peer, match[1].decode() if match else "") for peer, match in found]
+
+    @property
     def letters(self) -> list[Letter]:
         return [letter for connection in self.connections for letter in connection.letters]
 
@@ -99,8 +110,8 @@ class RawSink:
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                accepted, _ = self._listening.accept()
-                connection = Connection()
+                accepted, peer = self._listening.accept()
+                connection = Connection(peer=peer[0])
                 self.connections.append(connection)
                 self._open.add(accepted)
                 thread = threading.Thread(target=self._serve, args=(accepted, connection))

@@ -78,8 +78,16 @@ def toml(settings: Mapping[str, Any]) -> str:
         if _is_table(value):
             for table in [value] if isinstance(value, dict) else value:
                 lines.append(f"[{key}]" if isinstance(value, dict) else f"[[{key}]]")
-                lines += [f"{name} = {json.dumps(item)}" for name, item in table.items()]
+                lines += [f"{name} = {_inline(item)}" for name, item in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def _inline(value: object) -> str:
+    """A value; a list of tables within a table stands on one line."""
+    if not (isinstance(value, list) and value and isinstance(value[0], dict)):
+        return json.dumps(value)
+    tables = (", ".join(f"{name} = {json.dumps(item)}" for name, item in table.items()) for table in value)
+    return f"[{', '.join(f'{{{table}}}' for table in tables)}]"
 
 
 def _is_table(value: object) -> bool:

@@ -24,7 +24,7 @@ from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.mail import Delivered, Failed, Job, Message, Octets, Outcome, Report, Row
-from pillarbox.engine.ports import Mailer, MxRecord, Network, Spool, SpoolBroken
+from pillarbox.engine.ports import IpAddress, Mailer, MxRecord, Network, Spool, SpoolBroken
 from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import SmtpMailer, Ways
 from pillarbox.net.sender import Deadlines
@@ -183,7 +183,15 @@ class Wires:
         self.asked: list[tuple[str, int]] = []
         self.held: asyncio.Event | None = None
 
-    async def connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int, *, seconds: float) -> None:
+    async def connect(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        host: str,
+        port: int,
+        *,
+        seconds: float,
+        source: IpAddress | None = None,
+    ) -> None:
         self.asked.append((host, port))
         if self.held is not None:
             await self.held.wait()

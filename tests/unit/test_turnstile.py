@@ -60,9 +60,7 @@ def test_who_waits_for_a_connection_takes_one_that_becomes_free() -> None:
 
 def test_a_stop_leaves_to_the_next_start_who_waits_for_a_connection() -> None:
     async def main() -> None:
-        house = Limited(
-            LaneLimits(new_connections=Limit(1, 3600)), oddities={"MAIL": lambda talk, usual: talk.close()}
-        )
+        house = Limited(LaneLimits(new_connections=Limit(1, 3600)), oddities={"MAIL": lambda talk, usual: talk.close()})
         messages = [await house.accept("a@far.example") for _ in range(5)]
         await house.pass_time(2)
         await house.close()

@@ -34,6 +34,7 @@ def mail_options_text(options: MailOptions) -> str | None:
         priority=options.priority,
         hold_until=options.hold_until,
         submitter=options.submitter,
+        fields=dict(options.fields) or None,
     )
 
 
@@ -46,6 +47,8 @@ def read_mail_options(text: str | None) -> MailOptions:
         values["ret"] = Ret(ret)
     if (late := values.get("deliver_by")) is not None:
         values["deliver_by"] = DeliverBy(*late)
+    if (fields := values.get("fields")) is not None:
+        values["fields"] = tuple(fields.items())
     return MailOptions(**values)
 
 

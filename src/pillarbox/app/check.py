@@ -41,6 +41,7 @@ from pillarbox.app.secrets import SecretError, read_credentials
 from pillarbox.core.reply import greeting, lmtp_greeting, no_mail_greeting
 from pillarbox.engine.ports import DnsFault, NoDomain, NoRecords
 from pillarbox.engine.service import TO_TERMINALS, Access, AuthOffer, TlsMode
+from pillarbox.net.network import bound_to
 from pillarbox.net.unix import MAX_PATH, identity, somebody_listens
 
 DNS_LIFETIME = 3.0  # seconds
@@ -99,6 +100,7 @@ def check(path: Path | None) -> Iterator[Finding]:
     with _as_server(config):
         secrets = [*_certificates(config, data), *_credentials(config), *_shaping(config)]
     yield from secrets
+    yield from _sources(config)
     yield from asyncio.run(_dns(config))
 
 
@@ -341,6 +343,25 @@ def _shaping(config: Config) -> Iterator[Finding]:
         yield from (_fail(f"shaping: {problem}", "correct that line") for problem in error.problems)
     else:
         yield _ok(f"shaping: {config.shaping}; with the built-in ones there are {len(found.rules)} rules")
+
+
+def _sources(config: Config) -> Iterator[Finding]:
+    """Whether connections can be made from the addresses of the pools."""
+    used = {route.pool for route in config.routes}
+    for pool in config.pools:
+        if pool.name not in used:
+            yield _warn(f"pool {pool.name}: no route names it", f'add pool = "{pool.name}" to a [[route]]')
+        for source in pool.sources:
+            what = f"pool {pool.name}: {source.address}"
+            try:
+                bound_to(source.address).close()
+            except OSError as error:
+                yield _fail(
+                    f"{what}: {error.strerror}", "give the address to an interface of this machine, or take it out"
+                )
+            else:
+                drained = "" if source.weight else ", drained"
+                yield _ok(f"{what} as {source.hostname or config.hostname}, weight {source.weight}{drained}")
 
 
 def _greets_as(address: Endpoint, hostname: str) -> bool:

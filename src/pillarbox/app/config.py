@@ -20,6 +20,7 @@ from pillarbox.app.config_lanes import LaneConfig
 from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_oauth import OAuthConfig
+from pillarbox.app.config_pool import PoolConfig
 from pillarbox.app.config_timeouts import TimeoutsConfig
 from pillarbox.app.config_values import Endpoint, IpNetwork
 from pillarbox.core.address import AddressError, Domain
@@ -153,7 +154,7 @@ class Config:
         "route",
         RouteConfig,
         (),
-        "Where mail for some recipients goes. The first route that matches wins; with none that does, mail for local "
+        "Where some mail goes. The first route of which all that it asks for holds wins; with none, mail for local "
         "domains goes to `maildir`, all else to `mx`.",
     )
     lanes: tuple[LaneConfig, ...] = keys.tables(
@@ -161,6 +162,9 @@ class Config:
         LaneConfig,
         (),
         "Limits of what goes one way. Each key of a lane comes from the first entry that matches and has it.",
+    )
+    pools: tuple[PoolConfig, ...] = keys.tables(
+        "pool", PoolConfig, (), "Source addresses from which mail leaves, for the routes that name the pool."
     )
     retry: RetryConfig = keys.table(
         "retry", RetryConfig, "When what could not be delivered is tried again, and for how long."
@@ -177,6 +181,11 @@ class Config:
     history: HistoryConfig = keys.table("history", HistoryConfig, "What is kept of messages that are done with.")
     hostname_configured: bool = False
     source: Path | None = None
+
+    @property
+    def fields_asked(self) -> frozenset[str]:
+        """The header fields that routes depend on, in lower case."""
+        return frozenset(route.header.name for route in self.routes if route.header is not None)
 
 
 @dataclass(frozen=True, slots=True)

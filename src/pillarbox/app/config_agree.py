@@ -12,6 +12,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_delivery import RouteConfig
 from pillarbox.app.config_listener import ListenerConfig, Service
 from pillarbox.app.config_locate import KeyPath
+from pillarbox.app.config_pool import pool_complaints, route_complaints
 from pillarbox.app.config_values import UnixSocket, shown
 from pillarbox.engine.routing import SMTP_PORT, LmtpSocket, Pipe, TlsPolicy
 
@@ -28,6 +29,9 @@ def disagreements(tree: Mapping[str, Any], config: Config) -> Iterator[Complaint
     for index, route in enumerate(config.routes):
         for key, text in _of_route(route, _table(tree, "route", index)):
             yield ("route", index, key), text
+        for below, text in route_complaints(route, config.pools):
+            yield ("route", index, *below), text
+    yield from pool_complaints(config.pools)
     if missing := config.oauth.missing:
         yield ("oauth",), f": {missing}"
 

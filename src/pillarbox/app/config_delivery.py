@@ -6,20 +6,38 @@ from dataclasses import dataclass
 
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
+from pillarbox.engine.patterns import HeaderPattern
 from pillarbox.engine.retry import Ambiguity, RetrySchedule
-from pillarbox.engine.routing import LineEnd, NextHop, Pipe, Route, TlsPolicy
+from pillarbox.engine.routing import AWAY, LineEnd, NextHop, Pipe, Route, TlsPolicy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RouteConfig:
-    """Where mail for some recipients goes. The first route that matches wins; with none that does, mail for local
-    domains goes to `maildir`, all else to `mx`."""
+    """Where some mail goes. The first route of which all that it asks for holds wins; with none, mail for local domains
+    goes to `maildir`, all else to `mx`."""
 
-    match: str = keys.one(
+    match: str | None = keys.one(
         "match",
         kinds.recipient_pattern(),
-        keys.REQUIRED,
-        "The recipients it is for: a domain, a pattern of domains, or one address.",
+        None,
+        "The recipients it is for: a domain, a pattern of domains, or one address. It may be left out where `sender` "
+        "or `header` is given; then it is for all whose mail would go to `mx` without any route, and so for no mailbox "
+        "here.",
+    )
+    sender: str | None = keys.one(
+        "sender",
+        kinds.sender_pattern(),
+        None,
+        "The messages it is for, by the address that MAIL gave; behind a list, that of its owner. Where several of "
+        "`match`, `sender` and `header` are given, all must hold.",
+    )
+    header: HeaderPattern | None = keys.one(
+        "header",
+        kinds.header_pattern(),
+        None,
+        "The messages it is for, by a header field as it stands there, unfolded and without regard to case; of one "
+        "that stands there twice, the first. It is kept when a message is accepted, so a route that asks for another "
+        "field than before is for mail that comes after that.",
     )
     next_hop: NextHop = keys.one(
         "next_hop",
@@ -47,6 +65,19 @@ class RouteConfig:
         "password for AUTH at the next hop. They are sent under TLS and to this machine only.",
     )
 
+    pool: str | None = keys.one(
+        "pool",
+        kinds.label(),
+        None,
+        "The [[pool]] from whose addresses the next hop is reached. Default: as the system chooses.",
+    )
+    traffic: str | None = keys.one(
+        "class",
+        kinds.label(),
+        None,
+        "A word of your own for this mail, such as `bulk`: mail of another class, or of none, to the same next hop has "
+        "connections and limits of its own, so that neither waits for the other.",
+    )
     command: tuple[str, ...] = keys.list(
         "command",
         kinds.command_word(),
@@ -74,7 +105,16 @@ class RouteConfig:
         next_hop = self.next_hop
         if isinstance(next_hop, Pipe):
             next_hop = Pipe(self.command, self.timeout, self.line_end)
-        return Route(match=self.match, next_hop=next_hop, tls=self.tls, credentials=credentials)
+        return Route(
+            match=AWAY if self.match is None else self.match,
+            next_hop=next_hop,
+            tls=self.tls,
+            credentials=credentials,
+            sender=self.sender,
+            header=self.header,
+            pool=self.pool,
+            traffic=self.traffic,
+        )
 
 
 @dataclass(frozen=True)

@@ -172,13 +172,13 @@ class _Reading:
 
     def _section(self, what: Section, value: object, at: KeyPath) -> object:
         if not isinstance(value, dict):
-            self._complain(at, f" = {shown(value)}: not a table; write it as [{_dotted(at)}]")
+            self._complain(at, f" = {shown(value)}: not a table; write it as [{_header(at)}]")
             return None
         return self.table(what.table, value, at)
 
     def _sections(self, what: Section, value: object, at: KeyPath) -> object:
         if not isinstance(value, list):
-            self._complain(at, f": may stand several times; write it as [[{_dotted(at)}]]")
+            self._complain(at, f": may stand several times; write it as [[{_header(at)}]]")
             return None
         return tuple(self._section(what, item, (*at, index)) for index, item in enumerate(value))
 
@@ -245,6 +245,11 @@ def _dotted(at: KeyPath) -> str:
     for part in at:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def _header(at: KeyPath) -> str:
+    """As it stands in brackets above a table: a table within arrays is of the last one above it."""
+    return ".".join(part for part in at if isinstance(part, str))
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from pillarbox.adapters.privilege import SystemUser, find_user, user_names
 from pillarbox.core.address import Domain
 from pillarbox.engine.command import PLACEHOLDERS, check_word
 from pillarbox.engine.limits import PERIODS, Limit
+from pillarbox.engine.patterns import HeaderPattern, sender_key
 from pillarbox.engine.routing import Discard, NextHop, Route, parse_next_hop
 
 T = TypeVar("T")
@@ -35,11 +36,13 @@ _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 MAX_DURATION = 1000 * 86400
 MAX_COUNT = 1_000_000
+MAX_WEIGHT = 1000
 _RATE = re.compile(r"(\d{1,9})\s*/\s*([smhd])")
 OFF = "off"
 _MODE = re.compile(r"0?[0-7]{3}")
 MAX_URL = 250  # characters: a challenge of OAUTHBEARER has it in one line
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_LABEL = re.compile(r"[a-z0-9-]{1,32}")
 _ENVIRONMENT = "env:"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
@@ -160,6 +163,18 @@ def count() -> Kind[int]:
     return Kind(f"a whole number from 1 to {MAX_COUNT}", lambda value: _within(_integer(value), 1, MAX_COUNT))
 
 
+def bound() -> Kind[int]:
+    """How many of something; 0: any number."""
+    return Kind(
+        f"a whole number from 1 to {MAX_COUNT}; 0 for no limit", lambda value: _within(_integer(value), 0, MAX_COUNT)
+    )
+
+
+def weight() -> Kind[int]:
+    """A share, beside those of others."""
+    return Kind(f"a whole number from 0 to {MAX_WEIGHT}", lambda value: _within(_integer(value), 0, MAX_WEIGHT))
+
+
 def count_or_off() -> Kind[int | None]:
     """How many of something; None: any number."""
 
@@ -234,6 +249,17 @@ def name() -> Kind[str]:
         return text
 
     return Kind("1 to 32 letters, digits, _ and -, the first none of _ and -", read)
+
+
+def label() -> Kind[str]:
+    """A word that becomes part of the name of a lane."""
+
+    def read(value: object) -> str:
+        if not _LABEL.fullmatch(text := _string(value)):
+            raise ValueError("not a word")
+        return text
+
+    return Kind("1 to 32 small letters, digits and -", read)
 
 
 def domain() -> Kind[Domain]:
@@ -330,6 +356,27 @@ def recipient_pattern() -> Kind[str]:
     return Kind('a domain "example.org", all below it "*.example.org", everything "*", or "user@example.org"', read)
 
 
+def sender_pattern() -> Kind[str]:
+    """As `recipient_pattern`, of a reverse-path."""
+
+    def read(value: object) -> str:
+        sender_key(text := _string(value))
+        return text
+
+    return Kind(
+        'a domain "example.org", all below it "*.example.org", any address "*", "user@example.org", or "" for the null '
+        "reverse-path",
+        read,
+    )
+
+
+def header_pattern() -> Kind[HeaderPattern]:
+    return Kind(
+        '"Name: value", in whose value * stands for anything and ? for one character: "X-Campaign: spring-*"',
+        lambda value: HeaderPattern.parse(_string(value)),
+    )
+
+
 def next_hop() -> Kind[NextHop]:
     def read(value: object) -> NextHop:
         text = _string(value)
@@ -372,6 +419,20 @@ def listen_address() -> Kind[Endpoint | UnixSocket]:
     return Kind(
         'IP address and port: "127.0.0.1:2525", "[::1]:25", port 0 for any free one; or "unix:" and a path', read
     )
+
+
+def source_address() -> Kind[IpAddress]:
+    """From where a connection is made."""
+
+    def read(value: object) -> IpAddress:
+        ip = ipaddress.ip_address(_string(value))
+        if ip.is_unspecified or ip.is_multicast:
+            raise ValueError("no single machine has it")
+        if isinstance(ip, ipaddress.IPv6Address) and (ip.scope_id or ip.ipv4_mapped):
+            raise ValueError("it must have neither a zone nor an IPv4 address in it")
+        return ip
+
+    return Kind('an IP address of this machine: "192.0.2.25", "2001:db8::25"', read)
 
 
 def mode() -> Kind[int]:

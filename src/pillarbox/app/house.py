@@ -45,6 +45,7 @@ from pillarbox.app.sockets import ListenerKey, key, printed
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
 from pillarbox.engine.answers import Answers
+from pillarbox.engine.egress import Pools
 from pillarbox.engine.hooks import Hook
 from pillarbox.engine.hooks_limits import Tallies, limit_hooks
 from pillarbox.engine.hooks_pipelining import pipelining_hooks
@@ -122,6 +123,8 @@ class House:
         self._shaping = load_rules(self.config.shaping)
         self.ways = self._make_ways()
         self.queue.sites = Sites(self.ways.resolver, data.clock)
+        self._pools = Pools()
+        self._renew_pools()
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
         self._tallies = Tallies()
@@ -230,11 +233,15 @@ class House:
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS, terms)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
-                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, terms=terms)
+                pool = self._pools.get(route.pool)
+                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, terms=terms, pool=pool)
                 return Lane(smtp, self.config.limits.connections_per_next_hop, terms, self._shaper(name))
 
     def _shaper(self, lane: str) -> Shaper:
         return self._shaping.shaper(lane, random.random)
+
+    def _renew_pools(self) -> None:
+        self._pools.renew((pool.name, pool.terms()) for pool in self.config.pools)
 
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
@@ -270,6 +277,7 @@ class House:
             directory=data.directory,
             clock=data.clock,
             ids=data.ids,
+            fields_asked=config.fields_asked,
             hooks=(*(pipelining_hooks() if listener.forbid_unauth_pipelining else ()), *self._limit_hooks),
         )
 
@@ -341,6 +349,7 @@ class House:
         self.queue.retry = config.retry.policy()
         if self.queue.sites is not None:
             self.queue.sites.renew(self.ways.resolver)
+        self._renew_pools()
         self.queue.renew_lanes(self.lane_limits)
         wanted = {key(listener): listener for listener in config.listeners}
         for gone in [old for old in self.listeners if old not in wanted]:

@@ -63,7 +63,7 @@ class DataControl:
         message_id, hostname = data.ids.next(), str(data.config.hostname)
         hop = Hop(hostname, "", hostname, PROTOCOL)
         trace = received_field(hop, str(message_id), data.clock.now(), None)
-        intake = Intake(message_id, trace, data.config.limits.message_size, edit)
+        intake = Intake(message_id, trace, data.config.limits.message_size, edit, asked=data.config.fields_asked)
         rest = intake.finish(octets, bare=False)
         if intake.fault is not None:
             raise UnfitText(f"not accepted: {intake.fault}")

@@ -85,7 +85,7 @@ class DeliverBy:
 
 @dataclass(frozen=True, slots=True)
 class MailOptions:
-    """What MAIL asks for beyond its path, for the whole message."""
+    """What MAIL asks for beyond its path, for the whole message, and what else is kept with it from then on."""
 
     ret: Ret | None = None
     envelope_id: str | None = None  # ENVID, decoded (RFC 3461 §4.4)
@@ -95,6 +95,7 @@ class MailOptions:
     priority: int | None = None  # MT-PRIORITY, -9 to 9 (RFC 6710)
     hold_until: float | None = None  # seconds since the epoch (RFC 4865)
     submitter: str | None = None  # who submitted it and proved it, an address (RFC 4954 §5)
+    fields: tuple[tuple[str, str], ...] = ()  # header fields that routes asked for when it was accepted
 
 
 @dataclass(frozen=True, slots=True)

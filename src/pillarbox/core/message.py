@@ -60,6 +60,18 @@ def view_header(header: bytes) -> HeaderView:
     )
 
 
+def pick_fields(header: bytes, names: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Those fields of a header section, by their names in lower case: unfolded, at most MAX_FIELD characters of each;
+    of one that stands there twice the first."""
+    found: dict[str, str] = {}
+    for line in _FOLD.sub(b" ", header).split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        key = name.rstrip(b" \t").lower().decode("latin-1")
+        if key in names and key not in found:
+            found[key] = value.strip(b" \t").decode("utf-8", "replace")[:MAX_FIELD]
+    return tuple(found.items())
+
+
 @lru_cache(maxsize=8)
 def date_field(second: int) -> str:
     """Seconds since the epoch as an RFC 5322 §3.3 date-time, in UTC."""

@@ -7,10 +7,12 @@ Knows neither sockets nor storage.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pillarbox.core import reply as r
 from pillarbox.core.envelope import Envelope, MessageId
 from pillarbox.core.header_edit import Edit
-from pillarbox.core.message import HeaderView, Hop, header_end, view_header
+from pillarbox.core.message import HeaderView, Hop, header_end, pick_fields, view_header
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message, Octets
 from pillarbox.smtp.framing import has_bare_octet
@@ -25,8 +27,10 @@ class Intake:
     """The message with our trace field in front of it."""
 
     __slots__ = (
+        "_asked",
         "_chunks",
         "_edit",
+        "_fields",
         "_held",
         "_limit",
         "by_chunks",
@@ -39,9 +43,18 @@ class Intake:
         "trace_size",
     )
 
-    def __init__(self, message_id: MessageId, trace: bytes, limit: int, edit: Edit | None = None) -> None:
+    def __init__(
+        self,
+        message_id: MessageId,
+        trace: bytes,
+        limit: int,
+        edit: Edit | None = None,
+        *,
+        asked: frozenset[str] = frozenset(),
+    ) -> None:
         """`limit`: octets of the message as it comes, without our trace field (RFC 1870 §4 counts without stuffed
-        dots). `edit`: what is done to its header section."""
+        dots). `edit`: what is done to its header section. `asked`: the fields that are kept for its routing, in lower
+        case."""
         self.by_chunks = False  # it comes by BDAT, and so may hold any octets
         self.id = message_id
         self.fault: Reply | None = None
@@ -54,6 +67,8 @@ class Intake:
         self._chunks = [trace]
         self._held = len(trace)
         self._edit = edit
+        self._asked = asked
+        self._fields: tuple[tuple[str, str], ...] = ()
 
     def add(self, octets: bytes) -> bytes | None:
         """The next piece. Gives what must be spilled before more is added, None while memory suffices."""
@@ -97,6 +112,8 @@ class Intake:
     def message(self, rest: bytes, envelope: Envelope, *, hop: Hop, listener: str, received_at: float) -> Message:
         """The message as the queue takes it, without a fault; `rest` is what `finish` gave."""
         assert self.header is not None
+        if self._fields:
+            envelope = replace(envelope, options=replace(envelope.options, fields=self._fields))
         return Message(
             id=self.id,
             received_at=received_at,
@@ -144,6 +161,8 @@ class Intake:
             self.size += len(section) - len(came)
             self._limit += len(section) - len(came)  # it counts what came
         self.header = view_header(section)
+        if self._asked:
+            self._fields = pick_fields(section, self._asked)
         if not section.isascii():
             self.octets |= Octets.UTF8_HEADER
         if self.header.received >= MAX_HOPS:

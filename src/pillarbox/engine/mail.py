@@ -243,6 +243,7 @@ class Report(NamedTuple):
 
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...] = ()  # attempts that gave no outcome: hosts that could not be reached, DNS answers
+    source: str = ""  # the address of an egress pool from which it was tried, "" where none was chosen
 
     @property
     def is_ambiguous(self) -> bool:

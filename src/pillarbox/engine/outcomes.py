@@ -261,11 +261,13 @@ def _hears_of_delay(job: Job, row: Row, outcome: Deferred) -> bool:
 # --- the record of it
 
 
-def record(message: Message, row: Row, verdict: Verdict, now: float) -> Record:
+def record(message: Message, row: Row, verdict: Verdict, now: float, source: str = "") -> Record:
     outcome, state = verdict.outcome, verdict.state
     detail: tuple[tuple[str, str | int | float], ...] = (("text", outcome.text), ("next_hop", outcome.next_hop))
     if not isinstance(outcome, Delivered):
         detail += (("status", str(outcome.status)),)
+    if source:
+        detail += (("source", source),)
     if state is State.SCHEDULED:
         detail += (("due", verdict.due),)
     kind = _UNDER_WAY.get(type(outcome), Kind.DEFERRED) if state is State.SCHEDULED else _KINDS[state]

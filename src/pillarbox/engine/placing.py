@@ -45,8 +45,8 @@ class Placing:
         return jobs.values()
 
     def _place(self, message: Message, row: Row, *, asks: bool) -> tuple[str, Route]:
-        address, by_hand = row.recipient.address, row.next_hop
-        name, route = self.router.route(address) if by_hand is None else self.router.by_hand(by_hand, address)
+        address = row.recipient.address
+        name, route = self.router.way(message, row)
         if message.envelope.options.require_tls and message.envelope.sender is not None:  # RFC 8689 §5
             name, route = verified(name, route, address.domain)
         if self.sites is None or not isinstance(route.next_hop, Mx) or not isinstance(address.domain, Domain):

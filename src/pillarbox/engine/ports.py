@@ -366,8 +366,17 @@ class Resolver(Protocol):
 
 
 class Network(Protocol):
-    async def connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int, *, seconds: float) -> None:
-        """Connect to an IP address within so many seconds, with a protocol made by the factory. Raises OSError."""
+    async def connect(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        host: str,
+        port: int,
+        *,
+        seconds: float,
+        source: IpAddress | None = None,
+    ) -> None:
+        """Connect to an IP address within so many seconds, with a protocol made by the factory. `source`: from that
+        address of this machine, of the same family. Raises OSError."""
 
     async def connect_unix(self, factory: Callable[[], asyncio.Protocol], path: str, *, seconds: float) -> None:
         """As `connect`, to a Unix socket. Raises OSError."""

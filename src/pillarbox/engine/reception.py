@@ -263,7 +263,7 @@ class Reception:
         only = str(originals.pop()) if len(originals) == 1 else None
         trace = received_field(self._hop, str(message_id), service.clock.now(), only)
         edit = submission.header_edit(service, message_id)
-        return Intake(message_id, trace, _size_limit(service, self._mail.mode), edit)
+        return Intake(message_id, trace, _size_limit(service, self._mail.mode), edit, asked=service.fields_asked)
 
     def _begun_by_chunks(self) -> Intake:
         """The first BDAT has come: what DATA would have been told is told behind the chunk."""

@@ -1,20 +1,23 @@
 """Where mail goes next: routes and lanes.
 
-Pure. Invariant: the first route that matches wins. Which hosts a next hop comes to is found by `walk.py`.
+Pure. Invariant: the first route that matches wins, be it by the recipient alone or by the message, too. Which hosts a
+next hop comes to is found by `walk.py`.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import NamedTuple
 
-from pillarbox.core.address import Domain, Host, LocalPart, Mailbox, parse_host
-from pillarbox.engine.mail import Place
+from pillarbox.core.address import Domain, Host, LocalPart, Mailbox
+from pillarbox.engine.mail import Message, Place, Row
+from pillarbox.engine.patterns import HeaderPattern, address_key, keys_for, sender_key, sender_keys
 from pillarbox.engine.ports import (
     Directory,
     IpAddress,
@@ -22,6 +25,7 @@ from pillarbox.engine.ports import (
 
 SMTP_PORT = 25
 _REMEMBERED = 4096  # recipients whose route is known without a look-up
+AWAY = ""  # as the `match` of a route: whoever's mail would go to `mx` if there were no routes
 
 # --- routes
 
@@ -147,40 +151,51 @@ class TlsPolicy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which recipients go where, and how. `match` is `*`, a domain, `*.` and a domain, or an address."""
+    """Which recipients of which messages go where, and how. `match` is `*`, a domain, `*.` and a domain, or an address;
+    AWAY only beside a condition on the message. All that is asked must hold."""
 
     match: str
     next_hop: NextHop
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
     credentials: str | None = None  # a file with user and password
+    sender: str | None = None  # a pattern as `match`, "" for the null reverse-path; None: whoever sends it
+    header: HeaderPattern | None = None
+    pool: str | None = None  # from whose source addresses; None: as the system chooses
+    traffic: str | None = None  # the class, which parts the lanes of a next hop
 
     def __post_init__(self) -> None:
-        _match_key(self.match)
+        if self.match != AWAY or not self.is_conditional:
+            address_key(self.match)
+        if self.sender is not None:
+            sender_key(self.sender)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it depends on more than the recipient."""
+        return self.sender is not None or self.header is not None
 
 
-def _match_key(pattern: str) -> str:
-    """The pattern in the one spelling that a look-up finds. Raises ValueError."""
-    try:
-        if pattern == "*":
-            return pattern
-        if pattern.startswith("*."):
-            return f"*.{Domain.parse(pattern[2:])}"
-        return str(Mailbox.parse(pattern) if "@" in pattern else parse_host(pattern)).casefold()
-    except ValueError as error:
-        raise ValueError(f"{pattern!r} is neither *, a domain, *.DOMAIN nor an address: {error}") from error
+class _Mail(NamedTuple):
+    """What the conditions of routes ask of a message."""
+
+    senders: frozenset[str]  # every pattern that its reverse-path could match
+    fields: Mapping[str, str]
+
+    def meets(self, route: Route) -> bool:
+        if route.sender is not None and sender_key(route.sender) not in self.senders:
+            return False
+        if route.header is None:
+            return True
+        value = self.fields.get(route.header.name)
+        return value is not None and route.header.holds(value)
 
 
-def _keys_for(mailbox: Mailbox) -> Iterator[str]:
-    """Every pattern that could match the mailbox."""
-    domain = str(mailbox.domain).casefold()
-    yield f"{mailbox.local}@{domain}".casefold()
-    yield domain
-    if isinstance(mailbox.domain, Domain):
-        _, dot, parent = domain.partition(".")
-        while dot:
-            yield f"*.{parent}"
-            _, dot, parent = parent.partition(".")
-    yield "*"
+def _facts(message: Message, row: Row | None) -> _Mail:
+    """The reverse-path is the one that the next hop sees: behind a list, its owner (RFC 5321 §3.9.2)."""
+    sender = message.envelope.sender
+    if sender is not None and row is not None:
+        sender = row.recipient.owner or sender
+    return _Mail(sender_keys(sender), dict(message.envelope.options.fields))
 
 
 _HERE = Route("*", MaildirHop())
@@ -189,22 +204,44 @@ _KEPT = Route("*", Turn())
 _ANYBODY = LocalPart("postmaster")
 
 
+class _Matched(NamedTuple):
+    """What is known of a recipient by its address alone: routes that may be its, in order, and where it goes when none
+    of them is."""
+
+    maybe: tuple[Route, ...]
+    surely: tuple[str, Route] | None  # None: by what the directory says now
+
+
 class Router:
-    """Finds the route of a recipient by a few look-ups, whatever the number of routes."""
+    """Finds the route of a recipient by a few look-ups, whatever the number of routes that ask for no more than it."""
 
     def __init__(self, routes: Sequence[Route], directory: Directory) -> None:
         self._directory = directory
         self._routes = tuple(routes)
-        self._positions: dict[str, int] = {}
+        self._positions: dict[str, list[int]] = {}
         for position, route in enumerate(self._routes):
-            self._positions.setdefault(_match_key(route.match), position)
+            self._positions.setdefault(_key(route), []).append(position)
         self._matched = lru_cache(maxsize=_REMEMBERED)(self._match)
+        self._chosen = lru_cache(maxsize=_REMEMBERED)(self._choose)
 
-    def route(self, mailbox: Mailbox) -> tuple[str, Route]:
-        """The lane of the recipient, and the route that says how it is driven."""
-        found = self._matched(mailbox)
-        if found is not None:
-            return found
+    def way(self, message: Message, row: Row) -> tuple[str, Route]:
+        """As `route`, of a recipient of the message, or as an operator chose."""
+        address = row.recipient.address
+        if row.next_hop is not None:
+            return self.by_hand(row.next_hop, address, message, row)
+        return self.route(address, message, row)
+
+    def route(self, mailbox: Mailbox, message: Message | None = None, row: Row | None = None) -> tuple[str, Route]:
+        """The lane of the recipient, and the route that says how it is driven. Without a message: by the routes that
+        ask for none."""
+        maybe, surely = self._matched(mailbox)
+        if maybe and message is not None:
+            mail = _facts(message, row)
+            for route in maybe:
+                if mail.meets(route) and (route.match != AWAY or self._unmatched(mailbox.domain) is _ELSEWHERE):
+                    return _lane(route, mailbox.domain), route
+        if surely is not None:
+            return surely
         route = self._unmatched(mailbox.domain)
         return _lane(route, mailbox.domain), route
 
@@ -215,14 +252,20 @@ class Router:
             return _HERE
         return _KEPT if self._directory.keeps(domain) else _ELSEWHERE
 
-    def by_hand(self, next_hop: str, mailbox: Mailbox) -> tuple[str, Route]:
-        """As `route`, by a next hop that an operator chose; TLS and credentials as the first route to it has them.
-        Where this version knows no such next hop: by the routes."""
+    def by_hand(
+        self, next_hop: str, mailbox: Mailbox, message: Message | None = None, row: Row | None = None
+    ) -> tuple[str, Route]:
+        """As `route`, by a next hop that an operator chose; the rest as the first route to it has it that is for such
+        messages, or else TLS and credentials as the first one has them. Where this version knows no such next hop: by
+        the routes."""
         try:
             hop = parse_next_hop(next_hop)
         except ValueError:
-            return self.route(mailbox)
-        route = next((route for route in self._routes if route.next_hop == hop), Route("*", hop))
+            return self.route(mailbox, message, row)
+        ways = [route for route in self._routes if route.next_hop == hop] or [Route("*", hop)]
+        mail = None if message is None else _facts(message, row)
+        fit = (way for way in ways if not way.is_conditional or (mail is not None and mail.meets(way)))
+        route = next(fit, None) or Route("*", hop, ways[0].tls, ways[0].credentials)
         return _lane(route, mailbox.domain), route
 
     def place(self, domain: Domain) -> tuple[Place, Route]:
@@ -230,11 +273,29 @@ class Router:
         lane, route = self.route(Mailbox(_ANYBODY, domain))
         return Place(lane, domain), route
 
-    def _match(self, mailbox: Mailbox) -> tuple[str, Route] | None:
-        if not (positions := self._positions):
-            return None
-        first = min((positions[key] for key in _keys_for(mailbox) if key in positions), default=None)
-        return None if first is None else (_lane(self._routes[first], mailbox.domain), self._routes[first])
+    def _match(self, mailbox: Mailbox) -> _Matched:
+        if not self._positions:
+            return _NOTHING
+        maybe, sure = self._chosen(tuple(key for key in (*keys_for(mailbox), AWAY) if key in self._positions))
+        return _Matched(maybe, None if sure is None else (_lane(sure, mailbox.domain), sure))
+
+    def _choose(self, keys: tuple[str, ...]) -> tuple[tuple[Route, ...], Route | None]:
+        """The routes with a condition that stand before the first one without, and that one. Many recipients share
+        them."""
+        maybe: list[Route] = []
+        for position in sorted(position for key in keys for position in self._positions[key]):
+            route = self._routes[position]
+            if not route.is_conditional:
+                return tuple(maybe), route
+            maybe.append(route)
+        return tuple(maybe), None
+
+
+def _key(route: Route) -> str:
+    return AWAY if route.match == AWAY else address_key(route.match)
+
+
+_NOTHING = _Matched((), None)
 
 
 def at_site(route: Route, site: str) -> str:
@@ -264,7 +325,11 @@ def _lane(route: Route, destination: Host | str) -> str:
             lane = f"{_scheme(hop)}:{host}:{hop.port}"
     if route.tls is not TlsPolicy.OPPORTUNISTIC:
         lane += f";tls={route.tls.value}"
-    return lane if route.credentials is None else f"{lane};auth={route.credentials}"
+    if route.credentials is not None:
+        lane += f";auth={route.credentials}"
+    if route.pool is not None:
+        lane += f";pool={route.pool}"
+    return lane if route.traffic is None else f"{lane};class={route.traffic}"
 
 
 def _scheme(hop: SmartHost) -> str:

@@ -127,6 +127,7 @@ class Service:
     auth_failures: int = _FAILED_LOGINS_HERE  # a session
     discovery: str | None = None  # who gives the tokens of OAuth that are taken; None: none are
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
+    fields_asked: frozenset[str] = frozenset()  # header fields that routes depend on, in lower case
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
     mechanisms: Mapping[Means, tuple[str, ...]] = field(init=False, repr=False, compare=False)

@@ -66,7 +66,7 @@ def settled(
             row.attempts += 1
         verdict = judge(job, row, outcome, retry=retry, now=now, jumped=jumped)
         state, due, reply = verdict.state, verdict.due, verdict.outcome.text
-        told: Record | None = record(message, row, verdict, now)
+        told: Record | None = record(message, row, verdict, now, report.source)
         change = Change(message.id, row.number, state, due, row.attempts, job.lane, reply, told, verdict.told)
         if isinstance(outcome, Waits) and state is State.SCHEDULED:
             change = waiting(change, outcome, job.lane)

@@ -1,7 +1,9 @@
-"""SmtpMailer: the connections of one lane, kept and reused. Meets the port Mailer.
+"""SmtpMailer: the connections of one lane, kept and reused. Meets the ports Mailer and Member.
 
 A job takes a connection that is free, or the walk over the next hop's hosts is made and the first that answers is used.
-Knows when to connect and when to keep; what a reply means is decided in the engine.
+Knows when to connect and when to keep; what a reply means is decided in the engine, and so is from which source address
+of an egress pool to connect. Invariant: each connection, and each walk to open one, has one place of the pool, which is
+given back exactly once.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
+from pillarbox.engine.egress import NoSource, Pool
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
 from pillarbox.engine.pacing import NO_TERMS
 from pillarbox.engine.ports import Clock, ConnectionTerms, Network, Resolver, Spool, Timer
@@ -61,6 +65,7 @@ class SmtpMailer:
         tls: TlsPolicy = TlsPolicy.OFF,
         credentials: Credentials | None = None,
         terms: ConnectionTerms = NO_TERMS,
+        pool: Pool | None = None,
     ) -> None:
         self._terms = terms
         self._turnstile = Turnstile(terms, ways.clock, self._start)
@@ -70,6 +75,9 @@ class SmtpMailer:
         self._tls = TlsPolicy.OFF if isinstance(next_hop, LmtpSocket) else tls
         self._credentials = credentials
         self._ways = ways
+        self._pool = pool or Pool()
+        self._pool.join(self)
+        self._line: deque[tuple[Job, Done]] = deque()  # jobs that wait for room in the pool
         self._free: list[tuple[float, Outgoing]] = []  # with the moment each became free, the latest last
         self._busy: dict[Outgoing, Done] = {}
         self._opening: set[Outgoing] = set()
@@ -85,11 +93,19 @@ class SmtpMailer:
             if connection.usable:
                 self._run(connection, job, done)
                 return
-            connection.quit()
+            self._end(connection)
         self._turnstile.enter(job, done)
 
     def _start(self, job: Job, done: Done) -> None:
-        """Open a connection for the job."""
+        """A connection may be opened for the job, once the pool has room for it."""
+        if self._pool.take():
+            self._begin(job, done)
+        else:
+            self._line.append((job, done))
+            self._pool.wait(self)
+
+    def _begin(self, job: Job, done: Done) -> None:
+        """Open a connection for which there is room."""
         task = asyncio.get_running_loop().create_task(self._open(job, done))
         self._tasks.add(task)
         task.add_done_callback(partial(self._opened, job, done))
@@ -101,12 +117,9 @@ class SmtpMailer:
 
     def _carried(self, connection: Outgoing, job: Job, report: Report | None) -> None:
         done = self._busy.pop(connection)
-        if connection.usable and not self._closing and (next_one := self._turnstile.instead()) is not None:
-            self._run(connection, *next_one)
-        elif connection.usable and not self._closing:
-            self._free.append((self._ways.clock.monotonic(), connection))
-        else:
-            connection.quit()
+        if report is not None and connection.source is not None:
+            report = report._replace(source=str(connection.source.address))
+        self._keep_or_end(connection)
         if (self._cut and not (report is not None and report.is_ambiguous)) or (report is None and self._closing):
             done(job, Report(()))
         elif report is not None:
@@ -115,12 +128,51 @@ class SmtpMailer:
             self.deliver(job, done)  # a kept connection had been closed by the server: nothing was tried
         if self._closing and not self._busy:
             self._emptied.set()
+        while self._pool.contested and self.spare():
+            pass
+
+    def _keep_or_end(self, connection: Outgoing) -> None:
+        pool = self._pool
+        if not connection.usable or self._closing or not pool.serves(connection.source):
+            self._end(connection)
+        elif pool.yields(self, connection.jobs):
+            self._end(connection)
+        elif self._line:
+            pool.withdraw(self)
+            self._run(connection, *self._line.popleft())
+        elif (next_one := self._turnstile.instead()) is not None:
+            self._run(connection, *next_one)
+        else:
+            self._free.append((self._ways.clock.monotonic(), connection))
+
+    def _end(self, connection: Outgoing) -> None:
+        connection.quit()
+        self._pool.give()
 
     def _opened(self, job: Job, done: Done, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._turnstile.left(len(self._tasks))
+        self._turnstile.left(len(self._tasks) + len(self._line))
         if task.cancelled():
+            self._pool.give()
             done(job, Report(()))
+
+    # --- called by the pool
+
+    def granted(self) -> None:
+        self._begin(*self._line.popleft())
+
+    def spare(self) -> bool:
+        if not self._free:
+            return False
+        self._end(self._free.pop(0)[1])
+        return True
+
+    def renewed(self) -> None:
+        kept = self._free
+        self._free = [each for each in kept if self._pool.serves(each[1].source)]
+        for _, connection in kept:
+            if not self._pool.serves(connection.source):
+                self._end(connection)
 
     # --- opening
 
@@ -134,6 +186,7 @@ class SmtpMailer:
         if isinstance(end, Outgoing):
             self._run(end, job, done)
             return
+        self._pool.give()
         if walk.lacks_tls and job.options.require_tls:  # RFC 8689 §4.2.1: it is not tried again
             end = Exhausted(_NEEDS_TLS, end.text, permanent=True)
         outcome = Failed if end.permanent else Deferred
@@ -151,9 +204,9 @@ class SmtpMailer:
                 case (Try() | TrySocket()) as target:
                     try:
                         return await self._connect(target)
-                    except (OSError, Unusable) as error:
+                    except (OSError, Unusable, NoSource) as error:
                         walk.lacks_tls |= isinstance(error, Unusable) and error.tls
-                        walk.failed(str(error) or type(error).__name__)
+                        walk.failed(_reason(error))
                 case Exhausted() as end:
                     return end
 
@@ -184,8 +237,9 @@ class SmtpMailer:
     async def _connect_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
         ways = self._ways
         await self._turnstile.permit()
+        source = self._pool.choose(target.ip) if isinstance(target, Try) else None
         connection = Outgoing(
-            str(ways.hostname),
+            str(ways.hostname if source is None or source.hostname is None else source.hostname),
             _named(target),
             deadlines=ways.deadlines,
             clock=ways.clock,
@@ -194,11 +248,21 @@ class SmtpMailer:
             lmtp=self._lmtp,
             terms=self._terms,
         )
-        network, seconds = ways.network, ways.deadlines.connect
+        connection.source = source
+        try:
+            return await self._opened_to(target, connection)
+        except (OSError, Unusable) as error:
+            if source is not None:
+                error.add_note(f"from {source}")
+            raise
+
+    async def _opened_to(self, target: Try | TrySocket, connection: Outgoing) -> Outgoing:
+        network, seconds, source = self._ways.network, self._ways.deadlines.connect, connection.source
         if isinstance(target, TrySocket):
             await network.connect_unix(lambda: connection, target.path, seconds=seconds)
         else:
-            await network.connect(lambda: connection, str(target.ip), target.port, seconds=seconds)
+            address = None if source is None else source.address
+            await network.connect(lambda: connection, str(target.ip), target.port, seconds=seconds, source=address)
         self._opening.add(connection)
         self._watch()
         try:
@@ -223,16 +287,20 @@ class SmtpMailer:
         for connection in (*self._busy, *self._opening):
             connection.check(now)
         while self._free and now - self._free[0][0] >= KEPT_FREE:
-            self._free.pop(0)[1].quit()
+            self.spare()
         if self._busy or self._free or self._opening:
             self._watch()
 
     async def close(self, grace: float) -> None:
         self._closing = True
-        for _, connection in self._free:
-            connection.quit()
-        self._free = []
+        self._pool.leave(self)
+        while self.spare():
+            pass
         for job, done in self._turnstile.close():
+            done(job, Report(()))
+        while self._line:
+            self._pool.withdraw(self)
+            job, done = self._line.popleft()
             done(job, Report(()))
         for task in self._tasks:
             task.cancel()
@@ -245,6 +313,11 @@ class SmtpMailer:
             connection.cut()
         if self._sweep is not None:
             self._sweep.cancel()
+
+
+def _reason(error: Exception) -> str:
+    """Its text, and from where the connection was made, if that was chosen."""
+    return ", ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
 
 
 def _named(target: Try | TrySocket) -> str:

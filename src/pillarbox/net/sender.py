@@ -19,6 +19,7 @@ from pillarbox.adapters.scram_keys import derived, make_nonce
 from pillarbox.core.mime import Target, Unconvertible
 from pillarbox.engine.conversion import Body as Text
 from pillarbox.engine.conversion import converted, survey
+from pillarbox.engine.egress import Source
 from pillarbox.engine.mail import Job, Report
 from pillarbox.engine.opening import Declined, Opened, Opening, OpeningStep, Terms, Unfit
 from pillarbox.engine.pacing import NO_TERMS
@@ -113,6 +114,7 @@ class Outgoing(asyncio.Protocol):
         """`host` is the name by which the server is known, for SNI and its certificate; `lmtp`: it speaks LMTP."""
         self._terms = terms
         self.next_hop = next_hop
+        self.source: Source | None = None  # of an egress pool, from where it was made
         self._protection = protection
         self._host = host
         self._secured: Secured | None = None
