@@ -19,7 +19,7 @@ from typing import Any
 from pillarbox.adapters.certificates import CertificateFiles
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.adapters.dns import DnsResolver
-from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer
+from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer, withheld
 from pillarbox.adapters.mailbox_usage import MaildirUsage
 from pillarbox.adapters.maildir import MaildirMailer
 from pillarbox.adapters.passwords import Argon2Accounts
@@ -54,6 +54,7 @@ from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, LaneOpener, Queue
 from pillarbox.engine.routing import (
     Discard,
+    HoldHop,
     LmtpSocket,
     MaildirHop,
     Mx,
@@ -204,6 +205,8 @@ class House:
                 return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS)
             case Turn():
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS)
+            case HoldHop():
+                return Lane(InstantMailer(withheld(route.match), asyncio.get_running_loop()), INSTANT_JOBS)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
                 smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials)

@@ -46,6 +46,7 @@ class Told(IntFlag):
     NOTHING = 0
     DELAY = 1  # that it takes long: `retry.warn`
     DEADLINE = 2  # that it was not delivered in the time of DELIVERBY, by-mode N
+    ASKED = 4  # that it was maybe delivered, and is sent again unless somebody says that it has arrived
 
 
 @dataclass(slots=True)
@@ -199,6 +200,11 @@ class Kept(Deferred):
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld(Deferred):
+    """Nothing was tried: it is held until an operator releases it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Behind(Deferred):
     """Nothing was tried: the time of DELIVERBY, by-mode N, passed while it waited for its turn, which it still does."""
 
@@ -221,7 +227,7 @@ class Unsent(Deferred):
     """Nothing was tried: the next hop takes no more messages on this connection (RFC 9422), so it goes by another."""
 
 
-UNTRIED = (Kept, Behind, Overdue, Unsent, Stopped)  # outcomes without an attempt
+UNTRIED = (Kept, Withheld, Behind, Overdue, Unsent, Stopped)  # outcomes without an attempt
 
 
 class Report(NamedTuple):

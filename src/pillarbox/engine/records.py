@@ -21,10 +21,10 @@ class Kind(Enum):
     ROUTED = "routed"  # the lane was chosen, and by which rule
     ATTEMPT = "attempt"  # one try at a next hop that ended without an answer for the recipients: connection, DNS
     DELIVERED = "delivered"  # a next hop or a mailbox took the message
-    HELD = "held"  # not tried before the moment that its sender asked for: FUTURERELEASE
+    HELD = "held"  # not tried before the moment that its sender asked for (FUTURERELEASE), or before it is released
     KEPT = "kept"  # waits for its owner to come for it: TURN, ATRN or ETRN
     DEFERRED = "deferred"  # to be tried again; says why and when
-    AMBIGUOUS = "ambiguous"  # deferred, but maybe delivered: the reply to the end of the message was lost
+    AMBIGUOUS = "ambiguous"  # deferred or held, but maybe delivered: the reply to the end of the message was lost
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
     NOTICE = "notice"  # the sender was told, or why not, or by whom else
