@@ -50,6 +50,7 @@ from pillarbox.engine.ids import IdSource
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
+from pillarbox.engine.once import Once
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, LaneOpener, Queue
 from pillarbox.engine.routing import (
@@ -110,6 +111,7 @@ class House:
         self.config = data.config
         self.listeners: dict[ListenerKey, Listener] = {}
         self.queue = make_queue(data, self._open_lane)
+        self.once = Once(accept=self.queue.accept, spool=data.spool, clock=data.clock)
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
         self.ways = self._make_ways()
@@ -231,6 +233,7 @@ class House:
             accepts_mail=listener.accepts_mail,
             odmr=listener.service is ListenerService.ODMR,
             submitters=Submitters.USERS if submits else None,
+            key_window=config.limits.idempotency,
             future_release=int(config.limits.future_release) if submits else 0,
             lmtp=listener.service is ListenerService.LMTP,
             classic=listener.compat is Compat.CLASSIC,
@@ -274,7 +277,7 @@ class House:
             service,
             self._bounds(),
             spool=data.spool,
-            accept=self.queue.accept,
+            accept=self.once.accept,
             answers=self.answers,
             hand_over=self._hand_overs.take,
             tls=partial(self._server_context, PLAIN),
@@ -336,6 +339,7 @@ class House:
             self._hand_overs.close(grace),
             *self._draining,
         )
+        await self.once.close()
         await self.queue.close(grace)
         self._accounts.close()
         self._usage.close()
@@ -352,6 +356,8 @@ class House:
         before = self.data.clock.now() - self.config.history.keep
         try:
             while await self.data.spool.forget(before):
+                pass
+            while await self.data.spool.forget_claims(self.data.clock.now()):
                 pass
         except SpoolError as error:
             log.error("history: %s", error)

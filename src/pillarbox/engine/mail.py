@@ -49,6 +49,16 @@ class Told(IntFlag):
     ASKED = 4  # that it was maybe delivered, and is sent again unless somebody says that it has arrived
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The Idempotency-Key of a message, and by what the same message is known when it comes again."""
+
+    scope: str  # whose key it is: a user's mailbox, or "" on this machine
+    key: str
+    fingerprint: bytes = field(repr=False)
+    until: float  # seconds since the epoch: how long it is remembered
+
+
 @dataclass(slots=True)
 class Message:
     """A message and its envelope. `content` is the whole text, our Received field first, while it is kept in memory."""
@@ -66,6 +76,7 @@ class Message:
     large: bool  # the text is a file beside the database, not a row
     content: bytes | None = field(default=None, repr=False)
     notes: tuple[Record, ...] = ()  # what hooks said of it on its way in; written with it, and not read back
+    claim: Claim | None = None  # likewise
 
 
 @dataclass(slots=True)
@@ -276,3 +287,4 @@ class Unit(NamedTuple):
     finished: tuple[Message, ...] = ()  # all recipients are settled: the body may go
     notes: tuple[Record, ...] = ()  # records that come before those of the changes
     rerouted: tuple[Rerouted, ...] = ()
+    repeats: tuple[Record, ...] = ()  # messages that came again: dropped where there are too many

@@ -29,6 +29,7 @@ class Kind(Enum):
     EXPIRED = "expired"  # given up because `retry.give_up` passed
     NOTICE = "notice"  # the sender was told, or why not, or by whom else
     HOOK = "hook"  # what a hook said while the message came in: of its client, a recipient, or itself
+    REPEATED = "repeated"  # submitted again with the same Idempotency-Key, and not queued again
     CHANGED = "changed"  # somebody changed it by hand
 
 
