@@ -23,6 +23,7 @@ from pillarbox.engine.limits import Rate
 from pillarbox.engine.mail import Key, Leased, Message, Octets, Place, Row, Seen, State, Told, Unit, Waiting
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.ports import (
+    Claimed,
     Clock,
     Directory,
     MailboxFault,
@@ -185,6 +186,9 @@ class NoSpool:
     async def find(self, wanted: Predicate, now: float, after: Key, limit: int) -> list[Key]:
         raise NotImplementedError
 
+    async def claimed(self, scope: str, key: str, now: float) -> Claimed | None:
+        raise NotImplementedError
+
     async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
         raise NotImplementedError
 
@@ -230,6 +234,7 @@ class MemorySpool(NoSpool):
         self.bodies: dict[int, bytes] = {}
         self.rows: dict[tuple[int, int], Stored] = {}
         self.records: list[Record] = []
+        self.claims: dict[tuple[str, str], tuple[Claimed, float]] = {}
         self.units: list[Unit] = []  # that were committed
         self.held = False
         self.fault: Callable[[Unit], SpoolError | None] = lambda unit: None
@@ -261,6 +266,8 @@ class MemorySpool(NoSpool):
         self.units.append(unit)
         for message in unit.messages:
             assert message.id not in self.messages
+            if (claim := message.claim) is not None:
+                self.claims[claim.scope, claim.key] = (Claimed(message.id, claim.fingerprint), claim.until)
             self.messages[message.id] = replace(message)
             assert message.content is not None
             self.bodies[message.id] = message.content
@@ -278,6 +285,7 @@ class MemorySpool(NoSpool):
         for message_id, number, next_hop in unit.rerouted:
             self.rows[message_id, number].next_hop = next_hop
         self.records.extend(unit.records)
+        self.records.extend(unit.repeats)
         for message in unit.finished:
             del self.bodies[message.id]
 
@@ -354,6 +362,11 @@ class MemorySpool(NoSpool):
             sender=str(message.envelope.sender or ""),
             size=message.size,
         )
+
+    async def claimed(self, scope: str, key: str, now: float) -> Claimed | None:
+        await self._look()
+        found = self.claims.get((scope, key))
+        return None if found is None or found[1] <= now else found[0]
 
     async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
         await self._look()

@@ -486,7 +486,7 @@ BAD: list[tuple[str, str]] = [  # the text, and pieces of the complaint, parted 
         ':1: user = "no-such-user": this system has no such user|`useradd --system NAME` makes one',
     ),
     ('user = "roott"', ':1: user = "roott": this system has no such user, did you mean "root"?'),
-    ('[retry]\nambiguous = "ask"', ':2: retry.ambiguous = "ask"'),
+    ('[retry]\nambiguous = "asks"', ':2: retry.ambiguous = "asks": no such value, did you mean "ask"?'),
     ('[timeouts]\nend = "0s"', ':2: timeouts.end = "0s": too small'),
     ('[timeouts]\ndatta = "1m"', ":2: timeouts.datta: unknown"),
     ("[retry]\nschedule = []", ":2: retry.schedule = []: too few"),

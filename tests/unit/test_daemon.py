@@ -169,7 +169,7 @@ def test_a_message_submitted_at_rest_is_found_by_the_next_start(tmp_path: Path) 
         seed(data)
         control: QueueControl = DataControl(data)
         wanted = [Mailbox.parse("team@example.test"), ALICE, FAR]
-        number = await control.submit(Mailbox.parse("carol@else.example"), wanted, TEXT)
+        number, _ = await control.submit(Mailbox.parse("carol@else.example"), wanted, TEXT)
         found = await rows(data.spool)
         assert [(row.address, row.original) for row in found] == [
             ("alice@example.test", "team@example.test"),
@@ -239,7 +239,7 @@ def submitted(tmp_path: Path, target: Path) -> tuple[dict[str, Any], list[Messag
         seed(data)
         control = DataControl(data)
         for text in (TEXT, LARGE):
-            numbers.append(await control.submit(ALICE, [FAR], text))
+            numbers.append((await control.submit(ALICE, [FAR], text)).id)
         told.update(await control.backup(target))
 
     at_work(tmp_path / "data", main)

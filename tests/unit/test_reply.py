@@ -15,6 +15,8 @@ MADE = {
     "hello": r.hello("mx.example.test"),
     "ehlo": r.ehlo("mx.example.test", ("PIPELINING", "HELP")),
     "queued": r.queued("0123456789ab"),
+    "queued_before": r.queued_before("0123456789ab"),
+    "key_taken": r.key_taken("0123456789ab"),
     "help_text": r.help_text(("a", "b")),
     "status": r.status(("a", "b")),
     "no_mail_greeting": r.no_mail_greeting("mx.example.test"),

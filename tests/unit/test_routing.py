@@ -16,6 +16,7 @@ from pillarbox.engine.mail import Place
 from pillarbox.engine.ports import DnsFault, MxRecord, NoRecords, User
 from pillarbox.engine.routing import (
     Discard,
+    HoldHop,
     LmtpSocket,
     MaildirHop,
     Mx,
@@ -57,6 +58,7 @@ US = Domain.parse("us.example.test")
         ("lmtp:unix:/run/dovecot/lmtp", LmtpSocket("/run/dovecot/lmtp")),
         ("lmtp:unix:a socket", LmtpSocket("a socket")),
         ("pipe", Pipe()),
+        ("hold", HoldHop()),
     ],
 )
 def test_next_hops(source: str, next_hop: NextHop) -> None:
@@ -66,7 +68,6 @@ def test_next_hops(source: str, next_hop: NextHop) -> None:
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("hold", "is not built yet; allowed are mx, smtp://HOST, "),
         ("lmtp://relay.test:25", "LMTP must not be on port 25"),
         ("lmtp://", "is none of"),
         ("lmtp:unix:", "is none of"),

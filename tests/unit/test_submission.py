@@ -19,7 +19,7 @@ def composed(text: bytes, sender: str | None = "a@example.test", full_name: str 
     assert end is not None
     mailbox = Mailbox.parse(sender) if sender else None
     edit = header_edit(Author(mailbox, Domain("mx.example.test"), 0.0, full_name))
-    return edit(octets[:end]) + octets[end:]
+    return edit(octets[:end]).section + octets[end:]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_a_long_full_name_is_folded() -> None:
 def test_a_full_name_brings_no_other_field(name: str) -> None:
     octets = compose(b"Subject: x\n\n")
     if not name.strip():
-        assert header_edit(Author(None, Domain("h"), 0.0, name))(octets).count(b"From: MAILER-DAEMON@h\r\n") == 1
+        assert (
+            header_edit(Author(None, Domain("h"), 0.0, name))(octets).section.count(b"From: MAILER-DAEMON@h\r\n") == 1
+        )
         return
     with pytest.raises(UnfitOption, match="full name"):
         header_edit(Author(None, Domain("h"), 0.0, name))

@@ -9,12 +9,12 @@ import pytest
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain, Mailbox
-from pillarbox.core.envelope import Mode
+from pillarbox.core.envelope import MessageId, Mode
 from pillarbox.core.reply import Reply
 from pillarbox.engine.directory import Snapshot, parse_alias_address
 from pillarbox.engine.intake import SMALL
 from pillarbox.engine.mail import Message, Octets
-from pillarbox.engine.ports import User
+from pillarbox.engine.ports import Fate, Repeated, SpoolFull, Taken, User
 from pillarbox.engine.questions import Accept, Spill
 from pillarbox.engine.service import COMMANDS, Access, Submitters
 from pillarbox.engine.session import Session
@@ -236,3 +236,59 @@ def test_a_session_on_the_machine_needs_no_account() -> None:
     assert message.envelope.sender == ALICE and message.envelope.options.submitter is None
     assert text.endswith(EDITED + b"body\r\n") and b"\r\nMessage-ID: <" in text
     assert play(session, mail(CAROL), RcptTo(replace(CAROL, domain=Domain("far")))) in (r.UNQUALIFIED, r.NESTED_MAIL)
+
+
+# --- Idempotency-Key
+
+KEYED = b"Idempotency-Key: order-17\r\n" + HEADER
+WINDOW = 3600.0
+
+
+def test_a_key_is_that_of_who_has_authenticated() -> None:
+    one, text = submit(known(**USERS, key_window=WINDOW), KEYED + b"body\r\n")
+    assert one.claim is not None and b"dempotency" not in text
+    assert (one.claim.scope, one.claim.key) == (str(ALICE), "order-17")
+    assert one.claim.until == one.received_at + WINDOW
+    other, _ = submit(known(**USERS), b"Date: another\r\n" + KEYED + b"body\r\n")
+    assert other.claim is not None and other.claim.fingerprint == one.claim.fingerprint
+    third, _ = submit(known(**USERS), KEYED + b"another body\r\n")
+    assert third.claim is not None and third.claim.fingerprint != one.claim.fingerprint
+
+
+def test_on_the_machine_all_share_their_keys() -> None:
+    message, _ = submit(ready(submitters=Submitters.MACHINE), KEYED + b"body\r\n")
+    assert message.claim is not None and message.claim.scope == ""
+
+
+def test_without_a_key_there_is_no_claim() -> None:
+    assert submit(known(**USERS), HEADER + b"body\r\n")[0].claim is None
+
+
+def test_a_listener_for_exchange_takes_no_key() -> None:
+    message, text = submit(known(), KEYED + b"body\r\n")
+    assert message.claim is None and text.endswith(KEYED + b"body\r\n")
+
+
+@pytest.mark.parametrize("mode", [Mode.SAML, Mode.SOML])
+def test_what_is_for_a_terminal_too_has_none(mode: Mode) -> None:
+    session = known(**USERS, commands=dict.fromkeys(COMMANDS, Access.ON))
+    assert play(session, mail(ALICE, mode=mode), RcptTo(BOB), DataCommand()) == r.START_DATA
+    answer = session.handle(BodyEnd(KEYED + b"body\r\n", bare=False))
+    assert isinstance(answer, Accept) and answer.message.claim is None
+    assert b"dempotency" not in (answer.message.content or b"")
+
+
+@pytest.mark.parametrize(
+    ("fate", "reply"),
+    [
+        (None, None),
+        (Repeated(MessageId(7)), r.queued_before(str(MessageId(7)))),
+        (Taken(MessageId(7)), r.key_taken(str(MessageId(7)))),
+        (SpoolFull("full"), r.NO_SPACE),
+    ],
+)
+def test_what_it_comes_to(fate: Fate, reply: Reply | None) -> None:
+    session = known(**USERS)
+    message, _ = submit(session, KEYED + b"body\r\n")
+    assert session.answer(fate) == (reply or r.queued(str(message.id)))
+    assert session.between_transactions

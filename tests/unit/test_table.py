@@ -50,6 +50,8 @@ MADE: Mapping[str, Callable[[], Reply]] = {
     "hello": lambda: r.hello("mx.example.test"),
     "ehlo": lambda: r.ehlo("mx.example.test", ("HELP",)),
     "queued": lambda: r.queued("0123456789ab"),
+    "queued_before": lambda: r.queued_before("0123456789ab"),
+    "key_taken": lambda: r.key_taken("0123456789ab"),
     "announced": lambda: r.announced("a@example.test"),
     "moved": lambda: r.moved("a@example.test"),
     "challenge": lambda: r.challenge("UGFzc3dvcmQ6"),

@@ -6,10 +6,15 @@ import asyncio
 from collections.abc import Callable
 
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.mail import Delivered, Job, Kept, Outcome, Report
+from pillarbox.engine.mail import Delivered, Job, Kept, Outcome, Report, Withheld
 
 DISCARDED = Delivered("discarded", "discard")
 KEPT = Kept("waits until its owner comes for it, by TURN, ATRN or ETRN", "turn", EnhancedCode(4, 4, 7))
+
+
+def withheld(match: str) -> Withheld:
+    """What comes of mail that is held by the route with that `match`."""
+    return Withheld(f"held by the route for {match} until it is released", "hold", EnhancedCode(4, 7, 0))
 
 
 class InstantMailer:

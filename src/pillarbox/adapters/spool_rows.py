@@ -34,11 +34,14 @@ _STEP = 8  # a statement has a multiple of so many rows, so that few have to be 
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
 _CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
 _REROUTED = WORK_KINDS["rerouted"]
+_CLAIM, _REPEATED = WORK_KINDS["claim"], WORK_KINDS["repeated"]
 _PADDING = (None,) * WORK_COLUMNS
 _BETWEEN = (None,) * 13  # from e to q in the row of a further recipient
 _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
 _AFTER_REROUTED = (None,) * (WORK_COLUMNS - 4)
 _NO_RECORD = (None,) * 3
+_AFTER_CLAIM = (None,) * (WORK_COLUMNS - 6)
+_BEFORE_REPEAT = (None,) * 6
 _AFTER_CHANGE = (None,) * (WORK_COLUMNS - 14)
 _BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
 
@@ -53,6 +56,8 @@ def unit_values(unit: Unit) -> Values:
         priority = message.envelope.options.priority
         for number, recipient in enumerate(message.envelope.recipients[1:], start=1):
             values += (_RECIPIENT, message.id, number, message.received_at, priority, *_BETWEEN, *_recipient(recipient))
+        if (claim := message.claim) is not None:
+            values += (_CLAIM, message.id, claim.scope, claim.key, claim.fingerprint, claim.until, *_AFTER_CLAIM)
     for note in unit.notes:
         values += _record_row(note)
     finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
@@ -63,6 +68,8 @@ def unit_values(unit: Unit) -> Values:
         values += (_REROUTED, *choice, *_AFTER_REROUTED)
     for record in unit.records:
         values += _record_row(record)
+    for record in unit.repeats:
+        values += (_REPEATED, record.message, *_BEFORE_REPEAT, *_told(record), *_AFTER_RECORD)
     if not unit.changes:
         for message_id in finished:
             values += (_FINISHED, message_id, *_AFTER_FINISHED)
@@ -284,5 +291,6 @@ def _read_recipient(address: str, original: str | None, owner: str | None, optio
 
 def disown(connection: apsw.Connection, messages: Sequence[int]) -> None:
     """Remove messages whose clients were told that they are not stored, within the caller's transaction."""
-    for table, column in (("message", "id"), ("body", "message"), ("recipient", "message"), ("record", "message")):
+    for table in ("message", "body", "recipient", "record", "idempotency"):
+        column = "id" if table == "message" else "message"
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(message,) for message in messages])

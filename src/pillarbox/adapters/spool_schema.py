@@ -71,10 +71,20 @@ CREATE TABLE record (
     detail TEXT NOT NULL,               -- a JSON object
     PRIMARY KEY (message, serial)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE idempotency (
+    scope TEXT NOT NULL,                -- whose key it is, "" for this machine
+    key TEXT NOT NULL,
+    message INTEGER NOT NULL,           -- the first with that key
+    fingerprint BLOB NOT NULL,
+    until REAL NOT NULL,                -- when it is forgotten
+    PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_until ON idempotency (until);
 """
 
 # What reaches the disk together is one INSERT into this view, whatever it changes: a commit is a single statement, and
 # so gives up the interpreter's lock once. `kind` says which trigger a row is for; a row without one is padding.
+MOST_REPEATS = 20  # records of a message that it was submitted again
 _LETTERS = "abcdefghijklmnopqrstu"
 WORK_COLUMNS = 1 + len(_LETTERS)
 _SERIAL = "(SELECT ifnull(max(serial), 0) + 1 FROM record WHERE message = NEW.a)"
@@ -106,6 +116,14 @@ _TRIGGERS = {
         UPDATE recipient SET next_hop = NEW.c WHERE message = NEW.a AND number = NEW.b;""",
     "finished": f"""
         DELETE FROM body WHERE message = NEW.a AND {_ALL_SETTLED};""",
+    # a message, b to e its Idempotency-Key: scope, key, fingerprint, until; in the place of one whose time has passed
+    "claim": """
+        INSERT OR REPLACE INTO idempotency VALUES (NEW.b, NEW.c, NEW.a, NEW.d, NEW.e);""",
+    # a message, h to j a record of which a message that is still known has so many at most
+    "repeated": f"""
+        INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NULL, NEW.j
+            WHERE EXISTS (SELECT 1 FROM message WHERE id = NEW.a)
+            AND (SELECT count(*) FROM record WHERE message = NEW.a AND kind = NEW.i) < {MOST_REPEATS};""",
 }
 WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
 
@@ -137,6 +155,15 @@ _UPGRADES = {
     3: """
     ALTER TABLE recipient ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX recipient_parked ON recipient (lane, priority DESC, message) WHERE state = 0 AND parked;
+    CREATE TABLE idempotency (
+        scope TEXT NOT NULL,
+        key TEXT NOT NULL,
+        message INTEGER NOT NULL,
+        fingerprint BLOB NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (scope, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX idempotency_until ON idempotency (until);
     """,
 }
 

@@ -19,6 +19,7 @@ import apsw
 
 from pillarbox.adapters.predicate_sql import condition
 from pillarbox.adapters.spool_bodies import BodyFiles, translated
+from pillarbox.adapters.spool_claims import FIND, find_claim, forget_claims
 from pillarbox.adapters.spool_rows import (
     PARKED_LANES,
     at_places,
@@ -33,7 +34,7 @@ from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.ids import id_at
 from pillarbox.engine.mail import Key, Leased, Message, Place, Seen, State, Unit
-from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
+from pillarbox.engine.ports import Claimed, SpoolBroken, SpoolCallback, SpoolError, SpoolFull
 from pillarbox.engine.predicate import Predicate
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,11 @@ class SqliteSpool:
         )
         return [Key(MessageId(message), number) for message, number in found]
 
+    async def claimed(self, scope: str, key: str, now: float) -> Claimed | None:
+        if not await self.query(FIND, (scope, key, now)):
+            return None
+        return await self.errand(partial(find_claim, scope=scope, key=key, now=now))  # which leaves nothing in doubt
+
     async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
         await self.errand(_nothing)  # what was handed in before is to be seen
         try:
@@ -213,6 +219,10 @@ class SqliteSpool:
     async def forget(self, before: float) -> int:
         """Remove messages settled before that moment, and their records; gives how many went this time."""
         return await self.errand(partial(_forget, before=before))
+
+    async def forget_claims(self, now: float) -> int:
+        """Remove Idempotency-Keys whose time has passed; gives how many went this time."""
+        return await self.errand(partial(forget_claims, now=now))
 
     async def copy_to(self, database: Path, bodies: Path) -> int:
         """A consistent copy of the spool while it works on. Gives the number of large bodies. Raises SpoolError."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.app.admin_directory import Data as Data
@@ -40,6 +40,13 @@ NO_WISHES = Wishes()
 MAX_ROWS = 1_000_000  # recipients of one message that are told
 
 
+class Submitted(NamedTuple):
+    """`repeated`: it was accepted before, with the same Idempotency-Key."""
+
+    id: MessageId
+    repeated: bool = False
+
+
 class QueueControl(Protocol):
     """What changes the queue, of a running server or of the spool at rest. All raise SpoolError."""
 
@@ -52,7 +59,7 @@ class QueueControl(Protocol):
         edit: Edit | None = None,
         mail: MailOptions = NO_MAIL_OPTIONS,
         rcpt: RcptOptions = NO_RCPT_OPTIONS,
-    ) -> MessageId:
+    ) -> Submitted:
         """Accept a message; it is durable when this returns. Aliases are not expanded yet. Raises UnfitText, too."""
 
     async def order(self, wanted: Predicate, order: Order) -> Done:
@@ -130,15 +137,17 @@ class Admin(DirectoryAdmin):
     # --- mail
 
     async def send(self, sender: str, recipients: list[str], text: bytes, wishes: Wishes = NO_WISHES) -> Data:
-        """Submit a message. `sender` may be "" or <>, the null reverse-path."""
+        """Submit a message. `sender` may be "" or <>, the null reverse-path. Gives `repeated`, true, where it was
+        submitted before with the same Idempotency-Key."""
         with _refusals():
             reverse = None if sender in ("", "<>") else self._mailbox(sender, wishes)
             mail, rcpt = wishes.mail_options(), wishes.rcpt_options()
             forward = list(dict.fromkeys(self._reachable(self._mailbox(each, wishes)) for each in recipients))
             octets = compose(text)
             self._check_bounds(len(octets), len(forward))
-            edit = header_edit(Author(reverse, self._config.hostname, self._now(), wishes.full_name))
-            return {"id": str(await self._queue.submit(reverse, forward, octets, edit=edit, mail=mail, rcpt=rcpt))}
+            edit = header_edit(Author(reverse, self._config.hostname, self._now(), wishes.full_name, wishes.key))
+            done = await self._queue.submit(reverse, forward, octets, edit=edit, mail=mail, rcpt=rcpt)
+            return {"id": str(done.id), **({"repeated": True} if done.repeated else {})}
 
     async def reach(self, recipients: list[str]) -> Data:
         """Whether mail for these is taken: their addresses in full."""

@@ -1,7 +1,6 @@
 """The whole configuration as one value, Config, and those of its tables that have no module of their own.
 
-A Config can be built in a test without any file. A key of a later version that this one can't obey is in LATER, with
-the only value it may have.
+A Config can be built in a test without any file.
 """
 
 from __future__ import annotations
@@ -186,14 +185,3 @@ class Config:
     def fields_asked(self) -> frozenset[str]:
         """The header fields that routes depend on, in lower case."""
         return frozenset(route.header.name for route in self.routes if route.header is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class LaterKey:
-    """A key of a feature that this version lacks. `only` is the one value it may have; keys.REQUIRED: none at all."""
-
-    only: object
-    feature: str
-
-
-LATER: dict[str, LaterKey] = {}

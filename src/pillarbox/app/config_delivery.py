@@ -47,7 +47,8 @@ class RouteConfig:
         "`lmtp://HOST:PORT` and `lmtp:unix:PATH`: a server that speaks LMTP; without a port it is 24. "
         "`maildir`: a mailbox below `data`. `pipe`: the program that `command` names. `discard`: taken and thrown "
         "away, with a record. `turn`: kept until who owns the domain comes for it, by TURN or ATRN; the default of a "
-        "relay domain that a user owns.",
+        "relay domain that a user owns. `hold`: not tried before an operator releases it by `pillarbox queue release`; "
+        "then it goes by the first other route that matches.",
     )
     tls: TlsPolicy = keys.one(
         "tls",
@@ -147,10 +148,24 @@ class RetryConfig:
         kinds.choice(Ambiguity),
         "retry",
         "What is done with a message that was maybe delivered: sent to its end, and then the connection was lost "
-        "before the reply to it came. `retry`: it is sent once more by the schedule, so that it may arrive twice.",
+        "before the reply to it came. `retry`: it is sent once more by the schedule, so that it may arrive twice. "
+        "`hold`: it is held until an operator releases, drops or bounces it. `ask`: its sender gets a notice that it "
+        "may have arrived, and it is sent once more after `ask_for`; for a sender who must not be told, it is as with "
+        "`retry`.",
+    )
+    ask_for: float = keys.one(
+        "ask_for",
+        kinds.duration(),
+        "4h",
+        'How long a message that was maybe delivered waits before it is sent once more, with `ambiguous = "ask"`: the '
+        "time in which its sender can tell the operator that it has arrived.",
     )
 
     def policy(self) -> RetrySchedule:
         return RetrySchedule(
-            intervals=self.schedule, give_up=self.give_up, warn=self.warn or None, ambiguous=self.ambiguous
+            intervals=self.schedule,
+            give_up=self.give_up,
+            warn=self.warn or None,
+            ambiguous=self.ambiguous,
+            ask_for=self.ask_for,
         )

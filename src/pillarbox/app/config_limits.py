@@ -111,6 +111,13 @@ class LimitsConfig:
         "How long a message is held at its sender's wish (the FUTURERELEASE extension of a `submission` listener) at "
         'the most; "0s" offers nothing of the kind.',
     )
+    idempotency: float = keys.one(
+        "idempotency",
+        kinds.duration(),
+        "24h",
+        "How long the `Idempotency-Key` of a message that was submitted is remembered: the same message with the same "
+        "key from the same user gets the 250 of the first one, and is not sent again.",
+    )
     disk_reserve: int = keys.one(
         "disk_reserve",
         kinds.size(),

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pillarbox.app.config import FILE_NAME, LATER, Config, TlsConfig
+from pillarbox.app.config import FILE_NAME, Config, TlsConfig
 from pillarbox.app.config_agree import disagreements
 from pillarbox.app.config_delivery import RouteConfig
 from pillarbox.app.config_keys import REQUIRED, Section, Setting, documented
 from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_locate import KeyPath, line_of, locate
-from pillarbox.app.config_values import Complete, Endpoint, Later, UnixSocket, shown
+from pillarbox.app.config_values import Complete, Endpoint, UnixSocket, shown
 from pillarbox.engine.routing import LmtpSocket
 
 T = TypeVar("T")
@@ -152,7 +152,7 @@ class _Reading:
                 name, what = known[key]
                 values[name] = self._known(what, value, (*at, key))
             else:
-                self._other(set(known), value, (*at, key))
+                self._unknown(set(known), (*at, key))
         for name, what in known.values():
             if isinstance(what, Setting) and what.default is REQUIRED and name not in values:
                 self._complain(at, f": {what.key} is missing; allowed: {what.kind.allowed}")
@@ -186,33 +186,10 @@ class _Reading:
         try:
             return what.kind.read(value)
         except ValueError as reason:
-            nearest = "" if isinstance(reason, Later) else _nearest(str(value), what.kind.words)
+            nearest = _nearest(str(value), what.kind.words)
             allowed = "" if isinstance(reason, Complete) else f"; allowed: {what.kind.allowed}"
             self._complain(at, f" = {shown(value)}: {reason}{nearest}{allowed}")
             return None
-
-    def _other(self, known: set[str], value: object, at: KeyPath) -> None:
-        """A key that is no field: one of a later version, or none at all."""
-        name = ".".join(part for part in at if isinstance(part, str))
-        below = f"{name}."
-        if any(later.startswith(below) for later in LATER) and isinstance(value, dict):
-            for key, item in value.items():
-                self._other(set(), item, (*at, key))
-        elif name in LATER:
-            self._later(name, value, at)
-        else:
-            prefix = name.rpartition(".")[0]
-            later_here = {key.split(".")[-1] for key in LATER if key.rpartition(".")[0] == prefix}
-            self._unknown(known | later_here, at)
-
-    def _later(self, name: str, value: object, at: KeyPath) -> None:
-        later = LATER[name]
-        if later.only is REQUIRED:
-            self._complain(at, f" = {shown(value)}: {later.feature} is not in this version; leave the key out")
-        elif value != later.only or type(value) is not type(later.only):
-            self._complain(
-                at, f" = {shown(value)}: {later.feature} is not in this version; allowed: {shown(later.only)}"
-            )
 
     def _unknown(self, allowed: set[str], at: KeyPath) -> None:
         guess = _nearest(str(at[-1]), sorted(allowed)) or _elsewhere(str(at[-1]))

@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -46,10 +46,6 @@ _LABEL = re.compile(r"[a-z0-9-]{1,32}")
 _ENVIRONMENT = "env:"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
-
-
-class Later(ValueError):
-    """The value is a right one, of a feature that this version does not have."""
 
 
 class Complete(ValueError):
@@ -213,17 +209,14 @@ def prefix(*, bits: int) -> Kind[int]:
 # --- words
 
 
-def choice(values: type[E], *, later: Mapping[str, str] | None = None, among: Sequence[E] = ()) -> Kind[E]:
-    """One of an enumeration's values, or of those `among` them. `later` maps words of later versions to the feature
-    that they need."""
-    words = {member.value: member for member in among or values if member.value not in (later or {})}
+def choice(values: type[E], *, among: Sequence[E] = ()) -> Kind[E]:
+    """One of an enumeration's values, or of those `among` them."""
+    words = {member.value: member for member in among or values}
 
     def read(value: object) -> E:
         word = _string(value)
         if word in words:
             return words[word]
-        if later and word in later:
-            raise Later(f"{later[word]} is not in this version")
         raise ValueError("no such value")
 
     return Kind(", ".join(f'"{word}"' for word in words), read, tuple(words))
@@ -385,10 +378,10 @@ def next_hop() -> Kind[NextHop]:
         except ValueError as error:
             raise Complete(str(error)) from error
 
-    words = ("mx", "maildir", "pipe", "discard", "turn")
+    words = ("mx", "maildir", "pipe", "discard", "turn", "hold")
     return Kind(
         '"mx", "smtp://HOST:PORT", "smtps://HOST:PORT", "lmtp://HOST:PORT", "lmtp:unix:PATH", "maildir", "pipe", '
-        '"discard", "turn"',
+        '"discard", "turn", "hold"',
         read,
         words,
     )

@@ -191,7 +191,8 @@ class _Daemon:
 
     def _control(self, house: House) -> ControlServer:
         async def handle(verb: str, args: Mapping[str, Any], body: bytes) -> object:
-            admin = _admin(house.data, DataControl(house.data, house.queue), house)  # by the present configuration
+            control = DataControl(house.data, house.queue, house.once)
+            admin = _admin(house.data, control, house)  # by the present configuration
             return await perform(admin, verb, args, body)
 
         return ControlServer(self._folder.socket, handle, max_body=2 * self._config.limits.message_size)

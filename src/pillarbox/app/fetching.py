@@ -14,7 +14,7 @@ from pillarbox.app.admin import Data, Fetch
 from pillarbox.app.control import Refused
 from pillarbox.core.address import AddressError, Domain
 from pillarbox.engine.mail import Message
-from pillarbox.engine.ports import DnsFault, SpoolCallback, SpoolError
+from pillarbox.engine.ports import DnsFault, Fate, FateCallback
 from pillarbox.net.fetcher import Errand, Fetcher, FetchError
 from pillarbox.net.listener import Listener
 from pillarbox.net.pool import Ways
@@ -75,14 +75,14 @@ class Fetching:
 class _Counting:
     """Passes messages on, and counts those that are safe."""
 
-    def __init__(self, accept: Callable[[Message, SpoolCallback], None]) -> None:
+    def __init__(self, accept: Callable[[Message, FateCallback], None]) -> None:
         self._accept = accept
         self.count = 0
 
-    def accept(self, message: Message, done: SpoolCallback) -> None:
-        def counted(error: SpoolError | None) -> None:
-            self.count += error is None
-            done(error)
+    def accept(self, message: Message, done: FateCallback) -> None:
+        def counted(fate: Fate) -> None:
+            self.count += fate is None
+            done(fate)
 
         self._accept(message, counted)
 

@@ -19,7 +19,7 @@ from typing import Any
 from pillarbox.adapters.certificates import CertificateFiles
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
 from pillarbox.adapters.dns import DnsResolver
-from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer
+from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer, withheld
 from pillarbox.adapters.mailbox_usage import MaildirUsage
 from pillarbox.adapters.maildir import MaildirMailer
 from pillarbox.adapters.passwords import Argon2Accounts
@@ -54,11 +54,13 @@ from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import LaneLimits
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
+from pillarbox.engine.once import Once
 from pillarbox.engine.pacing import LaneTerms
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, LaneOpener, Queue
 from pillarbox.engine.routing import (
     Discard,
+    HoldHop,
     LmtpSocket,
     MaildirHop,
     Mx,
@@ -118,6 +120,7 @@ class House:
         self.listeners: dict[ListenerKey, Listener] = {}
         self._terms: dict[str, LaneTerms] = {}
         self.queue = make_queue(data, self._open_lane)
+        self.once = Once(accept=self.queue.accept, spool=data.spool, clock=data.clock)
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
         self._shaping = load_rules(self.config.shaping)
@@ -231,6 +234,8 @@ class House:
                 return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS, terms)
             case Turn():
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS, terms)
+            case HoldHop():
+                return Lane(InstantMailer(withheld(route.match), asyncio.get_running_loop()), INSTANT_JOBS, terms)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
                 pool = self._pools.get(route.pool)
@@ -262,6 +267,7 @@ class House:
             accepts_mail=listener.accepts_mail,
             odmr=listener.service is ListenerService.ODMR,
             submitters=Submitters.USERS if submits else None,
+            key_window=config.limits.idempotency,
             future_release=int(config.limits.future_release) if submits else 0,
             lmtp=listener.service is ListenerService.LMTP,
             classic=listener.compat is Compat.CLASSIC,
@@ -306,7 +312,7 @@ class House:
             service,
             self._bounds(),
             spool=data.spool,
-            accept=self.queue.accept,
+            accept=self.once.accept,
             answers=self.answers,
             hand_over=self._hand_overs.take,
             tls=partial(self._server_context, PLAIN),
@@ -373,6 +379,7 @@ class House:
             self._hand_overs.close(grace),
             *self._draining,
         )
+        await self.once.close()
         await self.queue.close(grace)
         self._accounts.close()
         self._usage.close()
@@ -389,6 +396,8 @@ class House:
         before = self.data.clock.now() - self.config.history.keep
         try:
             while await self.data.spool.forget(before):
+                pass
+            while await self.data.spool.forget_claims(self.data.clock.now()):
                 pass
         except SpoolError as error:
             log.error("history: %s", error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.orders import BY_OPERATOR, Action, Bounce, Drop, Hold, Order, Release, Reroute, Retry
-from pillarbox.engine.routing import Pipe, Turn, parse_next_hop
+from pillarbox.engine.routing import HoldHop, Pipe, Turn, parse_next_hop
 
 MAX_TEXT = 500  # characters
 BY_ROUTES = "routes"  # in the place of a next hop
@@ -65,7 +65,7 @@ def _reroute(wanted: Wanted) -> Action:
         next_hop = parse_next_hop(wanted.next_hop)
     except ValueError as error:
         raise OrderError(f"queue reroute: {error}") from error
-    if isinstance(next_hop, Pipe | Turn):
+    if isinstance(next_hop, Pipe | Turn | HoldHop):
         raise OrderError(f"queue reroute: {wanted.next_hop} needs a route in the configuration")
     return Reroute(wanted.next_hop)
 

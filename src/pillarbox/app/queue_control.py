@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pillarbox.adapters.system import sync_directory
 from pillarbox.app.admin import Data as Json
+from pillarbox.app.admin import Submitted
 from pillarbox.app.house import Data, make_queue, no_lane
 from pillarbox.app.submission import UnfitText
 from pillarbox.core.address import Mailbox
@@ -23,7 +24,6 @@ from pillarbox.core.envelope import (
     NO_RCPT_OPTIONS,
     Envelope,
     MailOptions,
-    MessageId,
     RcptOptions,
     Recipient,
 )
@@ -32,8 +32,9 @@ from pillarbox.core.message import Hop, received_field
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.lanes import Load
 from pillarbox.engine.mail import Message, Unit
+from pillarbox.engine.once import MACHINE, Once, claim, reply_to_repeat
 from pillarbox.engine.orders import Done, Order
-from pillarbox.engine.ports import Accepted, SpoolCallback, SpoolError
+from pillarbox.engine.ports import Accepted, Fate, FateCallback, Repeated, SpoolCallback, SpoolError, Taken
 from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.queue import Queue
 
@@ -44,9 +45,12 @@ PROTOCOL = "LOCAL"
 class DataControl:
     """Without a queue the data is at rest."""
 
-    def __init__(self, data: Data, queue: Queue | None = None) -> None:
+    def __init__(self, data: Data, queue: Queue | None = None, once: Once | None = None) -> None:
+        """`once` stands in front of the queue."""
         self._data = data
         self._queue = queue
+        accept = self._keep if queue is None else queue.accept
+        self._once = once or Once(accept=accept, spool=data.spool, clock=data.clock)
 
     async def submit(
         self,
@@ -57,7 +61,7 @@ class DataControl:
         edit: Edit | None = None,
         mail: MailOptions = NO_MAIL_OPTIONS,
         rcpt: RcptOptions = NO_RCPT_OPTIONS,
-    ) -> MessageId:
+    ) -> Submitted:
         """Accept a message; it is durable when this returns. Raises SpoolError, UnfitText."""
         data = self._data
         message_id, hostname = data.ids.next(), str(data.config.hostname)
@@ -69,9 +73,13 @@ class DataControl:
             raise UnfitText(f"not accepted: {intake.fault}")
         envelope = Envelope(sender, self._expanded(recipients, rcpt), options=mail)
         message = intake.message(rest, envelope, hop=hop, listener=LISTENER, received_at=data.clock.now())
-        accept = self._queue.accept if self._queue is not None else self._keep
-        await _answered(lambda done: accept(message, done))
-        return message_id
+        if intake.fingerprint is not None:
+            window = data.config.limits.idempotency
+            message.claim = claim(intake.fingerprint, message, scope=MACHINE, window=window)
+        fate = await _answered(lambda done: self._once.accept(message, done))
+        if isinstance(fate, Taken):
+            raise UnfitText(f"not accepted: {reply_to_repeat(fate)}")
+        return Submitted(message_id) if fate is None else Submitted(fate.first, repeated=True)
 
     def _expanded(self, recipients: list[Mailbox], options: RcptOptions) -> tuple[Recipient, ...]:
         found: dict[Mailbox, Recipient] = {}
@@ -125,15 +133,15 @@ def _archive(folder: Path, target: Path) -> int:
     return octets
 
 
-async def _answered(ask: Callable[[SpoolCallback], None]) -> None:
-    """Wait for the spool's answer. Raises SpoolError."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+async def _answered(ask: Callable[[FateCallback], None]) -> Repeated | Taken | None:
+    """Wait for the answer. Raises SpoolError."""
+    future: asyncio.Future[Repeated | Taken | None] = asyncio.get_running_loop().create_future()
 
-    def done(error: SpoolError | None) -> None:
-        if error is None:
-            future.set_result(None)
+    def done(fate: Fate) -> None:
+        if isinstance(fate, SpoolError):
+            future.set_exception(fate)
         else:
-            future.set_exception(error)
+            future.set_result(fate)
 
     ask(done)
-    await future
+    return await future

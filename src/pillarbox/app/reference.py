@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pillarbox.app.cli import parser
-from pillarbox.app.config import LATER, Config
+from pillarbox.app.config import Config
 from pillarbox.app.config_keys import REQUIRED, Section, Setting, documented
 from pillarbox.app.config_values import shown
 from pillarbox.core.table import COMMANDS, TABLE, Command, Entry
@@ -50,12 +50,6 @@ It is TOML. Every key may be left out but those marked as required. A key or val
 names the line, the key, what is allowed and what was probably meant; all errors are shown at once, and nothing is
 started.
 """
-_LATER = """\
-## Keys of later versions
-
-These are known, so that a configuration can be written for what is to come, and may have only the value given here:
-this version can't do more. A key without a value can't be used yet.
-"""
 
 
 def _configuration() -> Iterator[str]:
@@ -69,16 +63,7 @@ def _configuration() -> Iterator[str]:
             yield from _setting(known, "##")
     for section in sections:
         yield from _section(section, section.key)
-    if LATER:
-        yield from _later()
     yield ""
-
-
-def _later() -> Iterator[str]:
-    yield _LATER
-    yield "| key | only value | feature |\n| --- | --- | --- |"
-    for key, later in LATER.items():
-        yield f"| `{key}` | {'' if later.only is REQUIRED else f'`{shown(later.only)}`'} | {later.feature} |"
 
 
 def _section(section: Section, name: str) -> Iterator[str]:

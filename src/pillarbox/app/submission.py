@@ -15,7 +15,8 @@ from functools import partial
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import MailOptions, Notify, RcptOptions, Ret
-from pillarbox.core.header_edit import Edit, submitted
+from pillarbox.core.header_edit import Edit, Edited, submitted
+from pillarbox.core.idempotency import BadKey, parse_key
 from pillarbox.core.message import date_field
 
 MAX_NAME = 200  # characters of a full name
@@ -43,6 +44,7 @@ class Wishes:
     ret: str = ""  # full, or hdrs (RFC 3461 §4.3)
     envelope_id: str = ""  # RFC 3461 §4.4
     completes: bool = False  # an address without a domain is one of this machine
+    key: str = ""  # in the place of an Idempotency-Key field of the text
 
     def mail_options(self) -> MailOptions:
         """Raises UnfitOption."""
@@ -76,6 +78,7 @@ class Author:
     hostname: Domain
     now: float  # seconds since the epoch
     full_name: str = ""
+    key: str = ""  # Idempotency-Key
 
 
 def compose(text: bytes) -> bytes:
@@ -95,7 +98,18 @@ def header_edit(author: Author) -> Edit:
         "From": _from(author),
         "Message-ID": make_msgid(domain=author.hostname.ascii),
     }
-    return partial(submitted, fields=fields)
+    edit = partial(submitted, fields=fields)
+    if not author.key:
+        return edit
+    try:
+        parse_key(author.key)
+    except BadKey as error:
+        raise UnfitOption(str(error)) from error
+    return partial(_keyed, edit, author.key.encode())
+
+
+def _keyed(edit: Edit, key: bytes, section: bytes) -> Edited:
+    return edit(section)._replace(keys=(key,))
 
 
 def _lines(text: bytes) -> list[bytes]:

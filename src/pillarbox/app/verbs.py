@@ -74,6 +74,7 @@ def _wishes(args: _Args) -> Wishes:
         ret=args.text("ret", ""),
         envelope_id=args.text("envelope_id", ""),
         completes=args.flag("completes"),
+        key=args.text("idempotency_key", ""),
     )
 
 

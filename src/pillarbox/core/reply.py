@@ -202,6 +202,7 @@ START_DATA = _reply(354, None, "End data with <CRLF>.<CRLF>")
 TOO_BIG = _reply(552, "5.3.4", "Message size exceeds the limit")
 LOOP = _reply(554, "5.4.6", "Too many Received fields: the message is looping")
 FORWARDING_LOOP = _reply(554, "5.4.6", "The message was forwarded by this address before: it is looping")
+BAD_KEY = _reply(554, "5.6.0", "Idempotency-Key must stand once, with 1 to 255 printable ASCII characters")
 BARE_OCTET_IN_HEADER = _reply(554, "5.6.0", "Bare CR, bare LF or NUL in the header section")
 HEADER_TOO_BIG = _reply(554, "5.6.0", "Header section too large")
 BARE_OCTET_IN_DATA = _reply(554, "5.6.0", "Bare CR, bare LF or NUL in the message", closes=True)
@@ -223,6 +224,14 @@ _SAFE = EnhancedCode(2, 0, 0)
 
 def queued(message_id: str) -> Reply:
     return Reply(250, _SAFE, (f"queued as {message_id}",))
+
+
+def queued_before(message_id: str) -> Reply:
+    return _reply(250, "2.0.0", f"queued as {message_id} before, with the same Idempotency-Key")
+
+
+def key_taken(message_id: str) -> Reply:
+    return _reply(554, "5.6.0", f"Idempotency-Key was used for another message, {message_id}")
 
 
 def announced(forward_path: str) -> Reply:

@@ -296,7 +296,8 @@ PAGES: tuple[Page, ...] = (
         {
             250: Case(
                 "2.0.0",
-                "The message is on the disk and the server answers for it; behind SEND, it stands on the terminals.",
+                "The message is on the disk and the server answers for it, if need be since it was submitted before "
+                "with the same Idempotency-Key; behind SEND, it stands on the terminals.",
             ),
             552: Case(
                 "5.2.2 5.3.4",
@@ -307,7 +308,8 @@ PAGES: tuple[Page, ...] = (
                 "5.4.6 5.5.0 5.6.0",
                 "The message is looping (5.4.6), its header section is too large (5.6.0), or it holds a bare CR, a "
                 "bare LF or a NUL (5.6.0) or the client, a stranger who has said HELO, has sent more behind it "
-                "(5.5.0), and then the connection is closed.",
+                "(5.5.0), and then the connection is closed; or its Idempotency-Key is none, or that of another "
+                "message (5.6.0).",
             ),
             451: Case("4.3.0", "The message could not be stored."),
             452: Case("4.3.1", "There is no room on the disk for the message."),

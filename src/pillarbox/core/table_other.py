@@ -325,7 +325,8 @@ PAGES: tuple[Page, ...] = (
             554: Case(
                 "5.4.6 5.5.1 5.6.0",
                 "Every recipient was refused (5.5.1), the message is looping (5.4.6), or its header section is too "
-                "large or holds a bare CR, a bare LF or a NUL (5.6.0).",
+                "large or holds a bare CR, a bare LF or a NUL (5.6.0), or its Idempotency-Key is none, or that of "
+                "another message (5.6.0).",
                 _BDAT,
             ),
         },

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -53,6 +53,12 @@ class Telling:
     remote: bool = False  # `text` is a reply of the next hop
     given_up: bool = False  # failed since it took too long
     until: float | None = None  # delayed: for how long it is tried
+    again: float | None = None  # maybe delivered: when it is sent once more, unless somebody says that it has arrived
+
+    @property
+    def news(self) -> Action | None:
+        """What is told: an action, or None where it is a question."""
+        return self.action if self.again is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Notice:
     """What one notice is made of. `sender` is to whom it goes; `options` are what that one asked for in MAIL."""
 
     message: Message
-    tellings: Sequence[Telling]  # one at least, all of one action
+    tellings: Sequence[Telling]  # one at least, all of the same news
     sender: Mailbox
     options: MailOptions
     hostname: Domain
@@ -116,9 +122,9 @@ def _header(told: Notice, boundary: str, script: Script) -> bytes:
     return script.fields(
         ("From", f"Mail Delivery System <MAILER-DAEMON@{told.hostname}>"),
         ("To", f"{told.sender}"),
-        ("Subject", _SUBJECTS[first.action]),
+        ("Subject", _SUBJECTS[first.news]),
         ("Date", date_field(int(told.now))),
-        ("Message-ID", f"<{told.message.id}.{first.row.number}.{_MARKS[first.action]}@{told.hostname}>"),
+        ("Message-ID", f"<{told.message.id}.{first.row.number}.{_MARKS[first.news]}@{told.hostname}>"),
         ("Auto-Submitted", "auto-replied"),  # RFC 3834 §5
         ("MIME-Version", "1.0"),
         # RFC 6522 §3
@@ -134,21 +140,26 @@ def _part(content_type: str, body: bytes, encoding: str = "") -> bytes:
 
 # --- the part that people read
 
-_MARKS = {
+_MARKS: Mapping[Action | None, str] = {
+    None: "question",
     Action.FAILED: "notice",
     Action.DELAYED: "delay",
     Action.DELIVERED: "delivery",
     Action.RELAYED: "relay",
     Action.EXPANDED: "expansion",
 }
-_SUBJECTS = {
+_SUBJECTS: Mapping[Action | None, str] = {
+    None: "Has your message arrived? It may have been delivered",
     Action.FAILED: "Undelivered mail: your message did not reach everybody",
     Action.DELAYED: "Delayed mail: your message is still on its way",
     Action.DELIVERED: "Delivered mail: your message has arrived",
     Action.RELAYED: "Relayed mail: your message has been passed on",
     Action.EXPANDED: "Forwarded mail: your message goes on to several addresses",
 }
-_NEWS = {
+_NEWS: Mapping[Action | None, str] = {
+    None: "may have reached the recipients below, or not: the connection was lost when all of it had been sent, and"
+    " before the answer came. Please ask them. If it has arrived, tell the postmaster of this server the number below,"
+    " and it is not sent again. Otherwise you need do nothing.",
     Action.FAILED: "could not be delivered to the recipients below. It will not be tried again.",
     Action.DELAYED: "could not be delivered to the recipients below yet. You need not send it again: this server goes"
     " on trying.",
@@ -167,7 +178,7 @@ def _explanation(told: Notice, returned: Returned, script: Script) -> bytes:
     paragraphs = [
         f"This is the mail server at {told.hostname}.",
         f"Your message{subject} that came here on {date_field(int(message.received_at))}"
-        f" {_NEWS[told.tellings[0].action]}",
+        f" {_NEWS[told.tellings[0].news]}",
         *(_reason(one, told.now - message.received_at, script) for one in told.tellings),
         f"The message was known here as {message.id}; {attached}.",
     ]
@@ -179,6 +190,8 @@ def _reason(one: Telling, age: float, script: Script) -> str:
     end = ""
     if one.given_up:
         end = f" Given up after {_attempts(one.row.attempts)} in {_age(age)}."
+    elif one.again is not None:
+        end = f" It will be sent once more on {date_field(int(one.again))}, and may then arrive twice."
     elif one.until is not None:
         end = f" It will be given up on {date_field(int(one.until))}."
     return f"<{script.clean(_name(one))}>: {said}{script.clean(one.text)}{'.' if end else ''}{end}"

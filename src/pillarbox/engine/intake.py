@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from pillarbox.core import reply as r
 from pillarbox.core.envelope import Envelope, MessageId
-from pillarbox.core.header_edit import Edit
+from pillarbox.core.header_edit import Edit, Edited
+from pillarbox.core.idempotency import BadKey, Fingerprint, only_key
 from pillarbox.core.message import HeaderView, Hop, header_end, pick_fields, view_header
 from pillarbox.core.reply import Reply
 from pillarbox.engine.mail import Message, Octets
@@ -35,6 +36,7 @@ class Intake:
         "_limit",
         "by_chunks",
         "fault",
+        "fingerprint",
         "header",
         "id",
         "octets",
@@ -58,6 +60,7 @@ class Intake:
         self.by_chunks = False  # it comes by BDAT, and so may hold any octets
         self.id = message_id
         self.fault: Reply | None = None
+        self.fingerprint: Fingerprint | None = None  # where it has an Idempotency-Key
         self.header: HeaderView | None = None
         self.octets = Octets.PLAIN
         self.spilled = False
@@ -139,6 +142,8 @@ class Intake:
         octets = b"".join(self._chunks)
         self._chunks = []
         self._held = 0
+        if self.fingerprint is not None:
+            self.fingerprint.add(octets)
         return octets
 
     def _read_header(self, octets: bytes, *, whole: bool = False) -> bytes:
@@ -156,7 +161,10 @@ class Intake:
             self.fail(r.BARE_OCTET_IN_HEADER)
             return b""
         if self._edit is not None:
-            came, section = section, self._edit(section)
+            edited = self._edit(section)
+            if edited.keys and not self._keyed(edited, octets[end:]):
+                return b""
+            came, section = section, edited.section
             octets = b"".join((octets[:start], section, octets[end:]))
             self.size += len(section) - len(came)
             self._limit += len(section) - len(came)  # it counts what came
@@ -168,3 +176,13 @@ class Intake:
         if self.header.received >= MAX_HOPS:
             self.fail(r.LOOP)
         return octets
+
+    def _keyed(self, edited: Edited, body: bytes) -> bool:
+        """Begin the fingerprint, with what there is of the body; False where the key is none."""
+        try:
+            self.fingerprint = Fingerprint(only_key(edited.keys), edited.kept)
+        except BadKey:
+            self.fail(r.BAD_KEY)
+            return False
+        self.fingerprint.add(body)
+        return True

@@ -17,7 +17,7 @@ from pillarbox.core.envelope import Recipient
 from pillarbox.core.message import Hop
 from pillarbox.core.reply import Replies, Reply
 from pillarbox.engine.intake import Intake
-from pillarbox.engine.ports import Accepted, NotLocal, Relayed, Resolution, SpoolError, User
+from pillarbox.engine.ports import Accepted, Fate, NotLocal, Relayed, Resolution, User
 from pillarbox.engine.questions import Ask, Step
 from pillarbox.engine.reception import Reception, is_looping, refusal_of_quota
 from pillarbox.engine.service import Client, Service
@@ -96,8 +96,8 @@ class LmtpReception(Reception):
                 if (refusal := refusal_of_quota(room.user, room.usage + size)) is not None:
                     yield path, refusal
 
-    def _accepted(self, fault: SpoolError | None) -> Reply:
-        return self._each(super()._accepted(fault))
+    def _accepted(self, fate: Fate) -> Reply:
+        return self._each(super()._accepted(fate))
 
     def _dropped(self, _: None) -> Reply:
         return self._each(super()._dropped(_))

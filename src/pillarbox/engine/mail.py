@@ -46,6 +46,17 @@ class Told(IntFlag):
     NOTHING = 0
     DELAY = 1  # that it takes long: `retry.warn`
     DEADLINE = 2  # that it was not delivered in the time of DELIVERBY, by-mode N
+    ASKED = 4  # that it was maybe delivered, and is sent again unless somebody says that it has arrived
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The Idempotency-Key of a message, and by what the same message is known when it comes again."""
+
+    scope: str  # whose key it is: a user's mailbox, or "" on this machine
+    key: str
+    fingerprint: bytes = field(repr=False)
+    until: float  # seconds since the epoch: how long it is remembered
 
 
 @dataclass(slots=True)
@@ -65,6 +76,7 @@ class Message:
     large: bool  # the text is a file beside the database, not a row
     content: bytes | None = field(default=None, repr=False)
     notes: tuple[Record, ...] = ()  # what hooks said of it on its way in; written with it, and not read back
+    claim: Claim | None = None  # likewise
 
 
 @dataclass(slots=True)
@@ -201,6 +213,11 @@ class Kept(Deferred):
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld(Deferred):
+    """Nothing was tried: it is held until an operator releases it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Behind(Deferred):
     """Nothing was tried: the time of DELIVERBY, by-mode N, passed while it waited for its turn, which it still does."""
 
@@ -232,7 +249,7 @@ class Waits(Deferred):
     cause: str = ""  # of the slow-down; "": there was only no room, of which nothing is told
 
 
-UNTRIED = (Kept, Behind, Overdue, Unsent, Stopped, Waits)  # outcomes without an attempt
+UNTRIED = (Kept, Withheld, Behind, Overdue, Unsent, Stopped, Waits)  # outcomes without an attempt
 
 
 class Report(NamedTuple):
@@ -283,3 +300,4 @@ class Unit(NamedTuple):
     finished: tuple[Message, ...] = ()  # all recipients are settled: the body may go
     notes: tuple[Record, ...] = ()  # records that come before those of the changes
     rerouted: tuple[Rerouted, ...] = ()
+    repeats: tuple[Record, ...] = ()  # messages that came again: dropped where there are too many

@@ -49,12 +49,12 @@ class Notices:
         if not recipients:
             return self._none(message, f"none: {sender} has no mailbox here")
         messages, records = [], []
-        for action in dict.fromkeys(telling.action for telling in tellings):
-            alike = [telling for telling in tellings if telling.action is action]
-            returned = await self._returned(message, whole=action is Action.FAILED and returns_whole(message, options))
+        for news in dict.fromkeys(telling.news for telling in tellings):
+            alike = [telling for telling in tellings if telling.news is news]
+            returned = await self._returned(message, whole=news is Action.FAILED and returns_whole(message, options))
             told = Notice(message, alike, sender, options, self._hostname, self._clock.now())
             messages.append(self._message(told, recipients, returned))
-            detail = (("text", f"{messages[-1].id} to {sender}"), ("action", action.value))
+            detail = (("text", f"{messages[-1].id} to {sender}"), ("action", alike[0].action.value))
             records.append(Record(message.id, self._clock.now(), Kind.NOTICE, None, detail))
         return Made(tuple(messages), tuple(records))
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.dsn import Telling
-from pillarbox.engine.mail import Job, Key, Message, Row, Seen, State, Stopped, Unit, Waiting
+from pillarbox.engine.mail import Job, Key, Message, Row, Seen, Stopped, Unit, Waiting
 from pillarbox.engine.notices import Made
 from pillarbox.engine.orders import Done, Obeyed, Order, StandingOrders, obey, reach
 from pillarbox.engine.outcomes import Verdict
@@ -123,7 +123,7 @@ class Operating:
     def instead(self, job: Job, row: Row, verdict: Verdict, now: float) -> Obeyed | None:
         """What becomes of a recipient that comes back, in the place of that verdict."""
         order = self.standing.take(job.message.id, row.number)
-        if order is None or verdict.state is not State.SCHEDULED:
+        if order is None or verdict.state.settled:
             return None
         waiting = Waiting(row, verdict.state, verdict.due, job.lane, verdict.outcome.text, now)
         obeyed = obey(order, job.message, waiting, now)

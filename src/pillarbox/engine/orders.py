@@ -18,6 +18,7 @@ from pillarbox.engine.mail import Change, Failed, Job, Message, Rerouted, Row, S
 from pillarbox.engine.outcomes import failed_by_hand
 from pillarbox.engine.predicate import And, Comparison, Due, Predicate, Standing
 from pillarbox.engine.records import Kind, Record
+from pillarbox.engine.routing import RELEASED, is_held_by_route
 
 BY_OPERATOR = EnhancedCode(5, 7, 0)
 
@@ -126,7 +127,7 @@ def obey(order: Order, message: Message, waiting: Waiting, now: float) -> Obeyed
         case Hold():
             return _waits(order, message, waiting, "held until it is released", State.HELD, now)
         case Release():
-            return _waits(order, message, waiting, "released", State.SCHEDULED, until)
+            return _released(order, message, waiting, until)
         case Reroute(next_hop):
             return _rerouted(order, message, waiting, next_hop, until)
         case Drop():
@@ -143,6 +144,14 @@ def _waits(order: Order, message: Message, waiting: Waiting, text: str, state: S
     row, now = waiting.row, waiting.now
     told = _record(order, message, row, now, text=text)
     return Obeyed(Change(message.id, row.number, state, due, row.attempts, waiting.lane, waiting.reply, told, row.told))
+
+
+def _released(order: Order, message: Message, waiting: Waiting, until: float) -> Obeyed:
+    """What a route holds goes by the other routes: by the same one it would be held again."""
+    if not is_held_by_route(waiting.lane):
+        return _waits(order, message, waiting, "released", State.SCHEDULED, until)
+    obeyed = _waits(order, message, waiting._replace(lane=""), "released", State.SCHEDULED, until)
+    return obeyed._replace(rerouted=Rerouted(message.id, waiting.row.number, RELEASED))
 
 
 def _rerouted(order: Order, message: Message, waiting: Waiting, next_hop: str | None, until: float) -> Obeyed:

@@ -33,9 +33,10 @@ from pillarbox.engine.mail import (
     Told,
     Unsent,
     Waits,
+    Withheld,
 )
 from pillarbox.engine.records import Kind, Record
-from pillarbox.engine.retry import GRAIN, GiveUp, RetrySchedule
+from pillarbox.engine.retry import GRAIN, Ambiguity, GiveUp, RetrySchedule
 
 _OVER = EnhancedCode(5, 4, 7)  # RFC 2852 §4.1.3: delivery time expired
 _LATE = EnhancedCode(4, 4, 7)
@@ -47,7 +48,11 @@ _KINDS = {
     State.FAILED: Kind.FAILED,
     State.EXPIRED: Kind.EXPIRED,
 }
-_UNDER_WAY: Mapping[type[Outcome], Kind] = {Kept: Kind.KEPT, Ambiguous: Kind.AMBIGUOUS}  # the others are DEFERRED
+_UNDER_WAY: Mapping[type[Outcome], Kind] = {
+    Kept: Kind.KEPT,
+    Withheld: Kind.HELD,
+    Ambiguous: Kind.AMBIGUOUS,
+}  # the others are DEFERRED
 NOT_ASKED = "none: its sender asked not to be told of failures (NOTIFY)"
 TOLD_BY_NEXT_HOP = "none: the next hop tells of the delivery (DSN)"
 
@@ -150,11 +155,15 @@ def judge(
         return _failed(job, row, outcome, State.EXPIRED if isinstance(outcome, Overdue) else State.FAILED, now)
     if isinstance(outcome, Stopped):
         return Verdict(State.SCHEDULED, now, outcome, told=row.told)
+    if _is_held(outcome, retry):
+        return Verdict(State.HELD, now, outcome, told=row.told)
     late = job.options.deliver_by
     if late is not None and late.returns and _passed(late, now):
         text = f"not delivered in the time that its sender gave; the last attempt: {outcome.text}"
         return _failed(job, row, Overdue(text, outcome.next_hop, _OVER), State.EXPIRED, now)
     start = begins(job.message, jumped(job.message.id))
+    if isinstance(outcome, Ambiguous) and _is_asked(job, row, retry):
+        return _asked(job, row, outcome, due=now + retry.ask_for, end=start + retry.give_up)
     decision = retry.decide(now - start, row.attempts)
     if isinstance(decision, GiveUp):
         return _failed(job, row, outcome, State.EXPIRED, now)
@@ -243,6 +252,33 @@ def _deferred(
     return Verdict(State.SCHEDULED, due, outcome, telling, told=told)
 
 
+# --- maybe delivered
+
+
+def _is_held(outcome: Deferred, retry: RetrySchedule) -> bool:
+    """Held mail does not expire: nobody is told of a failure where there may be none."""
+    return isinstance(outcome, Withheld) or (isinstance(outcome, Ambiguous) and retry.ambiguous is Ambiguity.HOLD)
+
+
+def _is_asked(job: Job, row: Row, retry: RetrySchedule) -> bool:
+    """Once, and only whom one may tell of a delay; else it is as with `retry`."""
+    return retry.ambiguous is Ambiguity.ASK and not row.told & Told.ASKED and wants(job, row, Notify.DELAY)
+
+
+def _asked(job: Job, row: Row, outcome: Ambiguous, *, due: float, end: float) -> Verdict:
+    """It waits for the answer, which comes to the operator; without one it is sent again, when its time is up, too."""
+    late = job.options.deliver_by
+    if late is not None and late.returns:
+        due = min(due, late.until)
+    told = row.told | Told.ASKED | Told.DELAY
+    end = max(due, end)
+    telling = Telling(row, Action.DELAYED, outcome.status, outcome.text, outcome.next_hop, until=end, again=due)
+    return Verdict(State.SCHEDULED, due, outcome, telling, told=told)
+
+
+# --- what a sender has heard, and wants to
+
+
 def _passed(late: DeliverBy, now: float) -> bool:
     return now >= late.until - GRAIN
 
@@ -270,5 +306,5 @@ def record(message: Message, row: Row, verdict: Verdict, now: float, source: str
         detail += (("source", source),)
     if state is State.SCHEDULED:
         detail += (("due", verdict.due),)
-    kind = _UNDER_WAY.get(type(outcome), Kind.DEFERRED) if state is State.SCHEDULED else _KINDS[state]
+    kind = _KINDS[state] if state.settled else _UNDER_WAY.get(type(outcome), Kind.DEFERRED)
     return Record(message.id, now, kind, row.number, detail)

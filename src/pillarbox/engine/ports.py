@@ -51,6 +51,32 @@ class SpoolBroken(SpoolError):
 SpoolCallback = Callable[[SpoolError | None], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The message that has an Idempotency-Key, and its fingerprint."""
+
+    first: MessageId
+    fingerprint: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The message was accepted before, under that id."""
+
+    first: MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Its Idempotency-Key is that of another message."""
+
+    first: MessageId
+
+
+Fate = SpoolError | Repeated | Taken | None  # of a message that is to be accepted; None: it is
+FateCallback = Callable[[Fate], None]
+
+
 class Spool(Protocol):
     """Durable storage of one worker. What `done(None)` was called for would survive a power cut."""
 
@@ -86,6 +112,9 @@ class Spool(Protocol):
 
     async def find(self, wanted: Predicate, now: float, after: Key, limit: int) -> list[Key]:
         """Recipients that are meant, behind `after`: oldest first, as the last commit left them. Raises SpoolError."""
+
+    async def claimed(self, scope: str, key: str, now: float) -> Claimed | None:
+        """Who has that Idempotency-Key now, as the last commit left it. Raises SpoolError."""
 
     async def see(self, keys: Sequence[Key], now: float) -> list[Seen]:
         """Those of them that wait, with their messages; nothing is taken. Raises SpoolError."""

@@ -33,7 +33,7 @@ class Spill:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Make this message durable and take the responsibility for it. Answer: SpoolError or None."""
+    """Make this message durable and take the responsibility for it. Answer: ports.Fate."""
 
     message: Message
 

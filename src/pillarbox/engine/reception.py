@@ -20,10 +20,12 @@ from pillarbox.engine.extensions import is_plain, refusal_of_options, settled_op
 from pillarbox.engine.hooks import consult
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.mail import Message
+from pillarbox.engine.once import reply_to_repeat
 from pillarbox.engine.ports import (
     Accepted,
     Circular,
     Disabled,
+    Fate,
     Moved,
     NoSuchUser,
     NotLocal,
@@ -390,13 +392,17 @@ class Reception:
         message = intake.message(
             rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now()
         )
+        if intake.fingerprint is not None and mail.mode is Mode.MAIL:
+            message.claim = submission.claim(service, self._client, intake, message)
         if self._client.trail is not None:
             message.notes = self._client.trail.records(message.id)
         return message
 
-    def _accepted(self, fault: SpoolError | None) -> Reply:
+    def _accepted(self, fate: Fate) -> Reply:
         assert self._intake is not None
-        return r.queued(str(self._intake.id)) if fault is None else spool_refusal(fault)
+        if fate is None:
+            return r.queued(str(self._intake.id))
+        return spool_refusal(fate) if isinstance(fate, SpoolError) else reply_to_repeat(fate)
 
     # --- terminals (RFC 821 §3.4)
 
@@ -427,10 +433,10 @@ class Reception:
         """SEND stores nothing: 250 means that everybody has it on a terminal."""
         return r.SHOWN if shown >= self.recipients.keys() else r.NOT_SHOWN
 
-    def _accepted_and_show(self, show: Show, fault: SpoolError | None) -> Step:
+    def _accepted_and_show(self, show: Show, fate: Fate) -> Step:
         """SAML: the mailbox decides, the terminal is a courtesy."""
-        reply = self._accepted(fault)
-        return reply if fault is not None else Ask(show, lambda _: reply)
+        reply = self._accepted(fate)
+        return reply if fate is not None else Ask(show, lambda _: reply)
 
     def _shown_or_accept(self, intake: Intake, rest: bytes, shown: frozenset[Mailbox]) -> Step:
         """SOML: the mailbox of those who have it on no terminal."""

@@ -21,15 +21,16 @@ class Kind(Enum):
     ROUTED = "routed"  # the lane was chosen, and by which rule
     ATTEMPT = "attempt"  # one try at a next hop that ended without an answer for the recipients: connection, DNS
     DELIVERED = "delivered"  # a next hop or a mailbox took the message
-    HELD = "held"  # not tried before the moment that its sender asked for: FUTURERELEASE
+    HELD = "held"  # not tried before the moment that its sender asked for (FUTURERELEASE), or before it is released
     KEPT = "kept"  # waits for its owner to come for it: TURN, ATRN or ETRN
     THROTTLED = "throttled"  # kept waiting by a limit or a slow-down of its lane: which, since when, until when
     DEFERRED = "deferred"  # to be tried again; says why and when
-    AMBIGUOUS = "ambiguous"  # deferred, but maybe delivered: the reply to the end of the message was lost
+    AMBIGUOUS = "ambiguous"  # deferred or held, but maybe delivered: the reply to the end of the message was lost
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
     NOTICE = "notice"  # the sender was told, or why not, or by whom else
     HOOK = "hook"  # what a hook said while the message came in: of its client, a recipient, or itself
+    REPEATED = "repeated"  # submitted again with the same Idempotency-Key, and not queued again
     CHANGED = "changed"  # somebody changed it by hand
 
 

@@ -28,6 +28,8 @@ class Ambiguity(Enum):
     """What is done with a message that was maybe delivered (RFC 1047)."""
 
     RETRY = "retry"  # by the schedule: rather twice than lost
+    HOLD = "hold"  # not sent again before an operator says so
+    ASK = "ask"  # its sender is asked, and has time to answer before it is sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class RetrySchedule:
     give_up: float
     warn: float | None = None
     ambiguous: Ambiguity = Ambiguity.RETRY
+    ask_for: float = 4 * 3600.0  # that a sender has time who is asked whether the message has arrived
 
     def __post_init__(self) -> None:
         if not self.intervals or min(self.intervals) <= 0:

@@ -85,7 +85,12 @@ class Turn:
     """Nowhere by ourselves: who owns the domain comes for its mail, by TURN, ATRN or ETRN."""
 
 
-NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn
+@dataclass(frozen=True, slots=True)
+class HoldHop:
+    """Nowhere before an operator releases it; then by the routes, but past all that hold."""
+
+
+NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn | HoldHop
 
 _WORDS: dict[str, NextHop] = {
     "mx": Mx(),
@@ -93,23 +98,23 @@ _WORDS: dict[str, NextHop] = {
     "pipe": Pipe(),
     "discard": Discard(),
     "turn": Turn(),
+    "hold": HoldHop(),
 }
 PORTS = {"smtp": SMTP_PORT, "smtps": 465, "lmtp": 24}  # lmtp has none of its own; 24 is what other servers take
 _URL = re.compile(r"(smtps?|lmtp)://(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?/?")
 _SOCKET = re.compile(r"lmtp:unix:([^\0]+)")
-_NOT_BUILT = frozenset(("hold",))
 _ALLOWED = (
     "mx, smtp://HOST, smtp://HOST:PORT, smtps://HOST, smtps://HOST:PORT, lmtp://HOST:PORT, lmtp:unix:PATH, maildir, "
-    "pipe, discard, turn"
+    "pipe, discard, turn, hold"
 )
+RELEASED = "released"  # in the place of a next hop that an operator chose: by the routes, but past all that hold
+_HOLDS = "hold:"  # what the name of a lane on which nothing is tried begins with
 
 
 def parse_next_hop(source: str) -> NextHop:
     """From what stands in a route. Raises ValueError, whose text names what is allowed."""
     if source in _WORDS:
         return _WORDS[source]
-    if source in _NOT_BUILT:
-        raise ValueError(f"next hop {source!r} is not built yet; allowed are {_ALLOWED}")
     if match := _SOCKET.fullmatch(source):
         return LmtpSocket(match[1])
     if not (match := _URL.fullmatch(source)):
@@ -223,6 +228,8 @@ class Router:
             self._positions.setdefault(_key(route), []).append(position)
         self._matched = lru_cache(maxsize=_REMEMBERED)(self._match)
         self._chosen = lru_cache(maxsize=_REMEMBERED)(self._choose)
+        going = [route for route in self._routes if not isinstance(route.next_hop, HoldHop)]
+        self._past_hold = self if len(going) == len(self._routes) else Router(going, directory)
 
     def way(self, message: Message, row: Row) -> tuple[str, Route]:
         """As `route`, of a recipient of the message, or as an operator chose."""
@@ -258,6 +265,8 @@ class Router:
         """As `route`, by a next hop that an operator chose; the rest as the first route to it has it that is for such
         messages, or else TLS and credentials as the first one has them. Where this version knows no such next hop: by
         the routes."""
+        if next_hop == RELEASED:
+            return self._past_hold.route(mailbox, message, row)
         try:
             hop = parse_next_hop(next_hop)
         except ValueError:
@@ -314,6 +323,8 @@ def _lane(route: Route, destination: Host | str) -> str:
             return "discard"
         case Turn():
             return f"turn:{destination}"
+        case HoldHop():
+            return f"{_HOLDS}{route.match}"
         case Pipe():
             return f"pipe:{shlex.join(hop.command)};timeout={hop.seconds:g};line_end={hop.line_end.value}"
         case LmtpSocket():
@@ -330,6 +341,11 @@ def _lane(route: Route, destination: Host | str) -> str:
     if route.pool is not None:
         lane += f";pool={route.pool}"
     return lane if route.traffic is None else f"{lane};class={route.traffic}"
+
+
+def is_held_by_route(lane: str) -> bool:
+    """Whether a route keeps what waits in that lane from being tried."""
+    return lane.startswith(_HOLDS)
 
 
 def _scheme(hop: SmartHost) -> str:

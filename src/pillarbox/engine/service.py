@@ -125,6 +125,7 @@ class Service:
     future_release: int = 0  # seconds that a message may be held for at its sender's wish (RFC 4865); 0: not offered
     auth_rate: Rate = field(default_factory=lambda: Rate(_FAILED_LOGINS))  # of failed logins, by address and by name
     auth_failures: int = _FAILED_LOGINS_HERE  # a session
+    key_window: float = 86400.0  # seconds for which an Idempotency-Key is remembered
     discovery: str | None = None  # who gives the tokens of OAuth that are taken; None: none are
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
     fields_asked: frozenset[str] = frozenset()  # header fields that routes depend on, in lower case

@@ -2,8 +2,9 @@
 
 Who submits has authenticated, and sends under an address of theirs: one whose mail comes to them, as their own, one
 with a tag, or by an alias; never that of a list or of a forward. The null reverse-path is anybody's. What they send
-gets Date and Message-ID where it lacks them and loses Bcc. On the machine itself there is nobody to authenticate: who
-gets to the session at all sends under any address, as by the command line. Pure: knows no octets of the protocol.
+gets Date and Message-ID where it lacks them and loses Bcc and Idempotency-Key. On the machine itself there is nobody to
+authenticate: who gets to the session at all sends under any address, as by the command line. Pure: knows no octets of
+the protocol.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from pillarbox.core.envelope import MailOptions, MessageId
 from pillarbox.core.header_edit import Edit, submitted
 from pillarbox.core.message import date_field
 from pillarbox.core.reply import Reply
+from pillarbox.engine import once
+from pillarbox.engine.intake import Intake
+from pillarbox.engine.mail import Claim, Message
+from pillarbox.engine.once import MACHINE
 from pillarbox.engine.ports import Accepted, Directory, NotLocal, Resolution
 from pillarbox.engine.service import Client, Service, Submitters
 
@@ -57,6 +62,14 @@ def header_edit(service: Service, message: MessageId) -> Edit | None:
         "Message-ID": f"<{message}@{service.hostname.ascii}>",  # no other message has that id
     }
     return partial(submitted, fields=fields)
+
+
+def claim(service: Service, client: Client, intake: Intake, message: Message) -> Claim | None:
+    """That of a message with an Idempotency-Key. Keys of one user are nothing to another."""
+    if intake.fingerprint is None:
+        return None
+    scope = MACHINE if client.user is None else str(client.user.mailbox)
+    return once.claim(intake.fingerprint, message, scope=scope, window=service.key_window)
 
 
 def options(service: Service, client: Client, asked: MailOptions) -> MailOptions:

@@ -17,7 +17,7 @@ from pillarbox.core.address import Domain
 from pillarbox.core.reply import Reply
 from pillarbox.engine.answers import Answers
 from pillarbox.engine.mail import Message
-from pillarbox.engine.ports import Spool, SpoolCallback, Timer
+from pillarbox.engine.ports import FateCallback, Spool, Timer
 from pillarbox.engine.service import Service
 from pillarbox.net.connection import Connection
 from pillarbox.net.unix import SocketFile
@@ -64,7 +64,7 @@ class Listener:
         bounds: Bounds,
         *,
         spool: Spool,
-        accept: Callable[[Message, SpoolCallback], None],
+        accept: Callable[[Message, FateCallback], None],
         answers: Answers,
         hand_over: HandOver,
         tls: Callable[[], Context],

@@ -20,13 +20,24 @@ def register(verbs: Group) -> None:
     send.add_argument(
         "--to", dest="recipients", action="append", required=True, metavar="ADDRESS", help="a recipient; may repeat"
     )
+    send.add_argument(
+        "--idempotency-key",
+        metavar="KEY",
+        help="the same message with the same KEY is sent once, however often it is submitted (within "
+        "limits.idempotency); in place of an Idempotency-Key field of the message",
+    )
     send.add_argument("file", nargs="?", metavar="FILE", help="the message (default, and -: standard input)")
 
 
 def _send(options: Namespace) -> int:
     args = {"sender": options.sender, "recipients": options.recipients}
+    if options.idempotency_key is not None:
+        if not options.idempotency_key:
+            raise Refused("--idempotency-key is empty", usage=True)
+        args["idempotency_key"] = options.idempotency_key
     data = ask(options.config, "send", args, _text(options.file))
-    print(as_json(data) if options.json else f"queued as {data['id']}")
+    before = " before, with the same key" if data.get("repeated") else ""
+    print(as_json(data) if options.json else f"queued as {data['id']}{before}")
     return 0
 
 
