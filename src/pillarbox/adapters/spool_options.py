@@ -18,13 +18,14 @@ from pillarbox.core.envelope import (
     RcptOptions,
     Ret,
     ValidSince,
+    Verp,
 )
 
 
 def mail_options_text(options: MailOptions) -> str | None:
     if options is NO_MAIL_OPTIONS:
         return None
-    late, ret = options.deliver_by, options.ret
+    late, ret, verp = options.deliver_by, options.ret, options.verp
     return _text(
         ret=None if ret is None else ret.value,
         envelope_id=options.envelope_id,
@@ -34,6 +35,7 @@ def mail_options_text(options: MailOptions) -> str | None:
         priority=options.priority,
         hold_until=options.hold_until,
         submitter=options.submitter,
+        verp=None if verp is None else (verp.domain, verp.key),
     )
 
 
@@ -46,6 +48,8 @@ def read_mail_options(text: str | None) -> MailOptions:
         values["ret"] = Ret(ret)
     if (late := values.get("deliver_by")) is not None:
         values["deliver_by"] = DeliverBy(*late)
+    if (verp := values.get("verp")) is not None:
+        values["verp"] = Verp(*verp)
     return MailOptions(**values)
 
 

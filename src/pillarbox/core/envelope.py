@@ -84,6 +84,14 @@ class DeliverBy:
 
 
 @dataclass(frozen=True, slots=True)
+class Verp:
+    """That each recipient gets a reverse-path of its own, and what those are made of (core/verp.py)."""
+
+    domain: str  # A-labels
+    key: str  # of this message alone, hexadecimal
+
+
+@dataclass(frozen=True, slots=True)
 class MailOptions:
     """What MAIL asks for beyond its path, for the whole message."""
 
@@ -95,6 +103,7 @@ class MailOptions:
     priority: int | None = None  # MT-PRIORITY, -9 to 9 (RFC 6710)
     hold_until: float | None = None  # seconds since the epoch (RFC 4865)
     submitter: str | None = None  # who submitted it and proved it, an address (RFC 4954 §5)
+    verp: Verp | None = None  # ours, not asked for by MAIL: bounces come back to us
 
 
 @dataclass(frozen=True, slots=True)

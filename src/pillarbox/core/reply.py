@@ -225,6 +225,11 @@ def queued(message_id: str) -> Reply:
     return Reply(250, _SAFE, (f"queued as {message_id}",))
 
 
+def suppressed(since: str, why: str) -> Reply:
+    """To who submits mail for an address from which earlier mail came back."""
+    return _reply(550, "5.7.1", f"Address suppressed since {since}: {printable(why)[:300]}")
+
+
 def announced(forward_path: str) -> Reply:
     """RFC 5321 §3.4."""
     return _reply(251, "2.1.5", f"User not local; will forward to <{forward_path}>")

@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.address import Domain
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.deadlines import Deadlines
 from pillarbox.engine.dsn import Telling
@@ -281,12 +281,13 @@ class Queue:
         if len(rows) == 1:
             name, route = self._route(message, rows[0])
             return ((name, route, rows),)
-        jobs: dict[tuple[str, Mailbox | None, Mailbox | None], tuple[str, Route, list[Row]]] = {}
+        jobs: dict[tuple[object, ...], tuple[str, Route, list[Row]]] = {}
         for row in rows:
             recipient = row.recipient
             name, route = self._route(message, row)
             forwarder = recipient.original if recipient.forwarded else None
-            jobs.setdefault((name, recipient.owner, forwarder), (name, route, []))[2].append(row)
+            alone = row.number if message.envelope.options.verp else None
+            jobs.setdefault((name, recipient.owner, forwarder, alone), (name, route, []))[2].append(row)
         return jobs.values()
 
     def _new_lane(self, name: str, route: Route) -> Lane:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from pillarbox.core.address import Domain, Host, LocalPart, Mailbox, parse_host
+from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.mail import Place
 from pillarbox.engine.ports import (
     Directory,
@@ -81,7 +82,12 @@ class Turn:
     """Nowhere by ourselves: who owns the domain comes for its mail, by TURN, ATRN or ETRN."""
 
 
-NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn
+@dataclass(frozen=True, slots=True)
+class Bounces:
+    """In this server: what comes to a return address is read, and recorded where it belongs. Never in a route."""
+
+
+NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn | Bounces
 
 _WORDS: dict[str, NextHop] = {
     "mx": Mx(),
@@ -186,14 +192,19 @@ def _keys_for(mailbox: Mailbox) -> Iterator[str]:
 _HERE = Route("*", MaildirHop())
 _ELSEWHERE = Route("*", Mx())
 _KEPT = Route("*", Turn())
+_READ_HERE = Route("*", Bounces())
 _ANYBODY = LocalPart("postmaster")
 
 
 class Router:
     """Finds the route of a recipient by a few look-ups, whatever the number of routes."""
 
-    def __init__(self, routes: Sequence[Route], directory: Directory) -> None:
+    def __init__(
+        self, routes: Sequence[Route], directory: Directory, *, returns: ReturnAddresses | None = None
+    ) -> None:
+        """`returns`: the return addresses, which no route leads elsewhere."""
         self._directory = directory
+        self._returns = returns
         self._routes = tuple(routes)
         self._positions: dict[str, int] = {}
         for position, route in enumerate(self._routes):
@@ -202,6 +213,8 @@ class Router:
 
     def route(self, mailbox: Mailbox) -> tuple[str, Route]:
         """The lane of the recipient, and the route that says how it is driven."""
+        if self._returns is not None and self._returns.has(mailbox):
+            return _lane(_READ_HERE, mailbox.domain), _READ_HERE
         found = self._matched(mailbox)
         if found is not None:
             return found
@@ -245,6 +258,8 @@ def _lane(route: Route, domain: Host) -> str:
             return "maildir"
         case Discard():
             return "discard"
+        case Bounces():
+            return "bounces"
         case Turn():
             return f"turn:{domain}"
         case Pipe():

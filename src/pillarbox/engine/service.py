@@ -16,12 +16,14 @@ from itertools import product
 from typing import Any
 
 from pillarbox.core import reply as r
-from pillarbox.core.address import Domain
+from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.reply import Reply
+from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.hooks import Chains, Hook, Trail
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
+from pillarbox.engine.suppression import Suppression
 from pillarbox.smtp.lmtp import LmtpConnection
 from pillarbox.smtp.mechanisms import ALL_MEANS, Means
 from pillarbox.smtp.sasl import Channel, Claim, ServerMechanism
@@ -126,6 +128,8 @@ class Service:
     auth_rate: Rate = field(default_factory=lambda: Rate(_FAILED_LOGINS))  # of failed logins, by address and by name
     auth_failures: int = _FAILED_LOGINS_HERE  # a session
     discovery: str | None = None  # who gives the tokens of OAuth that are taken; None: none are
+    returns: ReturnAddresses | None = None  # VERP: where bounces of what our clients send come back to
+    suppressed: Callable[[Mailbox], Suppression | None] | None = None  # whether an address gets no mail of our clients
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
