@@ -5,6 +5,7 @@ The remote server is the one of the library aiosmtpd; reports come in through a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,9 +48,9 @@ class _Controller(Controller):
     """On a port that the system chooses."""
 
     def _trigger_server(self) -> None:
-        assert self.server is not None
+        assert isinstance(self.server, asyncio.Server)
         self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+        super()._trigger_server()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture

@@ -165,9 +165,9 @@ _TABLE = (
     _Row(5, _codes("2.1"), None, _B.HARD),  # RFC 3463 §3.3: disabled
     _Row(0, _codes("2.2 3.1"), None, _B.FULL),
     _Row(0, _codes("2.3 3.4"), None, _B.TOO_LARGE),
-    _Row(0, _codes("7.20 7.21 7.22 7.23 7.24 7.26 7.29 7.30 7.9"), None, _B.AUTH),
-    _Row(0, _codes("7.28 7.350 7.501 7.502 7.503 7.509 7.511 7.606 7.708 7.750 7.512"), None, _B.SPAM),
-    _Row(0, _codes("7.25 7.27 7.2 7.133 7.124 7.129 7.135 7.134 7.54 7.57 7.60"), None, _B.POLICY),
+    _Row(0, _codes("7.20 7.21 7.22 7.23 7.24 7.26 7.29 7.30 7.9 7.509"), None, _B.AUTH),
+    _Row(0, _codes("7.28 7.350 7.501 7.502 7.503 7.511 7.606 7.708 7.750"), None, _B.SPAM),
+    _Row(0, _codes("7.25 7.27 7.2 7.133 7.124 7.129 7.135 7.134 7.54 7.57 7.60 7.512"), None, _B.POLICY),
     _Row(5, _codes("7.17 7.18"), None, _B.HARD),  # RFC 7293 §5: the mailbox has another owner
     _Row(0, _codes("1.7 1.8 7.13"), None, _B.POLICY),  # of the sender
     _Row(0, _codes("4.7"), None, _B.SOFT),  # delivery time expired, whatever was said before

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pillarbox.core.bounce import MAX_ADDRESS, Nature, Returned, Said
 from pillarbox.core.bounce import MAX_TEXT as MAX_SAID
-from pillarbox.core.bounce_class import status_in
+from pillarbox.core.bounce_class import says_little, status_in
 from pillarbox.core.bounce_mime import Fields, Part, parts
 from pillarbox.core.bounce_report import read_report, returned_id
 
@@ -49,7 +49,8 @@ _FORMS = (
         _marks(
             r"##\s*$|## ?\n",
             r"#< ?#?[45]\.\d",
-            r"did not reach the following recipient",
+            r"#[45]\.\d{1,3}\.\d{1,3} smtp;",
+            r"did not reach (?:some|the following recipient)",
             r"Diagnostic information for administrators",
             r"Generating server:",
             r"X-MS-Exchange-Message-Is-Ndr",
@@ -103,6 +104,7 @@ _AWAY = re.compile(
     r"automatisch antwoord|autosvar|自动回复|自動返信)",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[A-Za-z-]+")
 _AUTO_FIELDS = ("x-autoreply", "x-autorespond", "x-auto-reply-from", "x-mail-autoreply")
 
 _ADDRESS = r"[^\s<>()\[\]\"',;:@]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
@@ -167,7 +169,7 @@ def _automatic(fields: Fields, text: str) -> Nature | None:
     """RFC 3834 §5, and what was there before it."""
     if _CHALLENGE.search(text) or "tmda" in fields.get("x-delivery-agent", "").lower():
         return Nature.CHALLENGE
-    submitted = fields.get("auto-submitted", "no").split(";")[0].strip().lower()
+    submitted = (_WORD.match(fields.get("auto-submitted", "")) or [""])[0].lower()
     subject = fields.get("subject", "")
     if _SENT_BY_MACHINE.search(fields.get("from", "")) or _SUBJECT.search(subject):
         return None  # a bounce is an automatic reply, too
@@ -216,10 +218,15 @@ def _lines(text: str) -> list[str]:
 
 
 def _note(known: dict[str, str], address: str, told: str) -> None:
-    """The longest text of an address counts: some name it twice."""
+    """The text that says most of an address counts: some name it twice."""
     address = address[:MAX_ADDRESS].rstrip(".")
-    if not _MACHINES.match(address) and len(known) < MAX_FOUND and len(told) >= len(known.get(address, "")):
+    if not _MACHINES.match(address) and len(known) < MAX_FOUND and _worth(told) >= _worth(known.get(address, "")):
         known[address] = told
+
+
+def _worth(told: str) -> tuple[bool, int]:
+    status = status_in(told)
+    return status is not None and not says_little(status), len(told)
 
 
 def _behind(lines: list[str], start: int) -> Iterator[str]:
@@ -232,7 +239,7 @@ def _behind(lines: list[str], start: int) -> Iterator[str]:
             continue
         if _ALONE.fullmatch(line):
             return
-        said = True
+        said = not line.endswith(":")  # "because:"
         yield line.strip()
 
 
