@@ -331,3 +331,20 @@ def test_nothing_raises(pieces: list[bytes], null: bool) -> None:
     for said in found.recipients:
         assert len(said.text) <= 500 and len(said.address) <= 320
         classify(said.status, said.text)
+
+
+def test_a_name_is_not_cut_from_its_address() -> None:
+    for line in (
+        "userx@far.example:",
+        "User userx@far.example (gone)",
+        "To: <userx@far.example>",
+        "recipient.b@far.example",
+    ):
+        found = parse(_mail(f"{line}\n550 5.1.1 no\n"))
+        assert [said.address for said in found.recipients] in (["userx@far.example"], ["recipient.b@far.example"]), line
+
+
+def test_an_address_in_running_text_counts_where_it_is_the_only_one() -> None:
+    text = "I could not deliver your letter to %s because 550 there is no such user\n"
+    assert parse(_mail(text % A)).recipients[0].address == A
+    assert parse(_mail(text % f"{A} nor to b@far.example")).recipients[0].address == ""

@@ -117,8 +117,9 @@ class Bench:
 
     def record(self) -> Record:
         """The one that was written, with a letter or alone."""
-        (record,) = [*(note for letter in self.accepted for note in letter.notes), *self._alone()]
-        return record
+        records = [note for letter in self.accepted for note in letter.notes] + self._alone()
+        assert len(records) == 1
+        return records[0]
 
     def _alone(self) -> list[Record]:
         return [record for unit in self.disk.units for record in unit.records]

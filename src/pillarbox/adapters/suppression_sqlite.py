@@ -21,7 +21,7 @@ from pillarbox.engine.suppression import Lesson, Suppression
 
 log = logging.getLogger(__name__)
 
-MOST = 500_000  # addresses
+MOST = 200_000  # addresses
 _COLUMNS = "address, since, until, class, text, message, who"
 
 

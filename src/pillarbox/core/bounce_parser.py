@@ -109,10 +109,11 @@ _AUTO_FIELDS = ("x-autoreply", "x-autorespond", "x-auto-reply-from", "x-mail-aut
 
 _ADDRESS = r"[^\s<>()\[\]\"',;:@]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
 _ALONE = re.compile(
-    rf"[\s>*•-]{{0,20}}(?:To:|Recipient:|Recipient address:|User)?\s*<?(?:mailto:)?({_ADDRESS})>?\s*"
+    rf"[\s>*•-]{{0,20}}(?:(?:To|Recipient|Recipient address|User)[: ])?\s*<?(?:mailto:)?({_ADDRESS})>?\s*"
     r"(?P<rest>$|[:;,(<].*|\.\.\. .*|on \w.*|- .*|\(.*|was .*|because.*)",
     re.IGNORECASE,
 )
+_ANYWHERE = re.compile(_ADDRESS)
 _IN_REPLY = re.compile(rf"\s*(?:[45]\d\d[ -].{{0,80}}?|\d{{0,3}}\s*)<({_ADDRESS})>\s*[.:]")
 _REPLY = re.compile(r"(?<![\d.])[45]\d\d[ -](?=\S)|(?<![\d.])[45]\.\d{1,3}\.\d{1,3}(?![\d.]*\d)")
 _COPY = re.compile(
@@ -205,9 +206,16 @@ def _recipients(fields: Fields, text: str) -> Iterator[Said]:
         if "@" in address:
             _note(known, address.strip(" <>"), "")
     if not known and (told := reason or " ".join(" ".join(lines).split())):
-        yield _said("", told)
+        yield _said(_only_address(lines), told)
     for address, told in list(known.items())[:MAX_FOUND]:
         yield _said(address, told if _REPLY.search(told) or not reason else f"{told} {reason}".strip())
+
+
+def _only_address(lines: list[str]) -> str:
+    """The one that is named in running text; "" where there are several, and nobody knows which is meant."""
+    named = {address.rstrip(".").casefold() for line in lines for address in _ANYWHERE.findall(line)}
+    named = {address for address in named if not _MACHINES.match(address)}
+    return named.pop()[:MAX_ADDRESS] if len(named) == 1 else ""
 
 
 def _lines(text: str) -> list[str]:
