@@ -118,7 +118,7 @@ def test_a_bounce_is_recorded_passed_on_and_suppresses(tmp_path: Path, remote: t
 
         story = server.cli("why", sent)
         assert f"bounced_back <{GONE}>: 550 5.1.1 User unknown; class hard" in story
-        (record,) = [each for each in server.ask("why", sent)["records"] if each["kind"] == "bounced_back"]
+        (record,) = [each for each in server.call("why", message=sent)["records"] if each["kind"] == "bounced_back"]
         detail = record["detail"]
         assert (detail["class"], detail["status"], detail["remote"]) == ("hard", "5.1.1", "inner.far.example")
         assert detail["suppressed"] == "yes" and record["recipient"] == 0
@@ -132,7 +132,7 @@ def test_a_bounce_is_recorded_passed_on_and_suppresses(tmp_path: Path, remote: t
         assert "suppression remove" in server.cli("send", "--from", ALICE, "--to", GONE, text=b"x\n", status=1)
         server.cli("suppression", "remove", GONE)
         _send(server, GONE)
-        assert server.ask("suppression", "list") == []
+        assert server.call("suppression_list", pattern="") == []
 
 
 def test_only_addresses_that_were_made_here_are_taken(tmp_path: Path, remote: tuple[Remote, int]) -> None:
@@ -154,9 +154,9 @@ def test_only_addresses_that_were_made_here_are_taken(tmp_path: Path, remote: tu
         away = b"From: gone\r\nAuto-Submitted: auto-replied\r\nSubject: Out of office\r\n\r\nBack on Monday.\r\n"
         assert _comes_back(server, back, away, "gone@far.example").startswith("250")
         arrived(server, address=ALICE)
-        (record,) = [each for each in server.ask("why", sent)["records"] if each["kind"] == "answered"]
+        (record,) = [each for each in server.call("why", message=sent)["records"] if each["kind"] == "answered"]
         assert record["detail"]["class"] == "auto_reply"
-        assert server.ask("suppression", "list") == []
+        assert server.call("suppression_list", pattern="") == []
 
 
 def test_what_a_server_refuses_for_good_is_learned_and_survives(tmp_path: Path, remote: tuple[Remote, int]) -> None:
@@ -166,7 +166,7 @@ def test_what_a_server_refuses_for_good_is_learned_and_survives(tmp_path: Path, 
         server.local(ALICE)
         sent = _send(server, "nobody@far.example")
         server.drained()
-        (entry,) = until(lambda: server.ask("suppression", "list"))
+        (entry,) = until(lambda: server.call("suppression_list", pattern=""))
         assert (entry["address"], entry["who"], entry["message"]) == ("nobody@far.example", "delivery", sent)
         server.cli("suppression", "add", "me@far.example", "--until", "never", "--reason", "asked to be left alone")
     with server:
