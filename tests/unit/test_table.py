@@ -50,6 +50,7 @@ MADE: Mapping[str, Callable[[], Reply]] = {
     "hello": lambda: r.hello("mx.example.test"),
     "ehlo": lambda: r.ehlo("mx.example.test", ("HELP",)),
     "queued": lambda: r.queued("0123456789ab"),
+    "suppressed": lambda: r.suppressed("2026-11-24", "hard: no such user"),
     "announced": lambda: r.announced("a@example.test"),
     "moved": lambda: r.moved("a@example.test"),
     "challenge": lambda: r.challenge("UGFzc3dvcmQ6"),
