@@ -103,6 +103,10 @@ CASES: dict[BounceClass, tuple[str, ...]] = {
         "554 5.1.8 Sender address rejected: Domain not found",
         "550 5.7.2 You may not post to this list",
         "550 Administrative prohibition",
+        "550 Domain of sender address x@here.example does not exist",
+        "550 Sender verify failed: no such user",
+        "550 5.0.0 Your domain is unknown (in reply to MAIL FROM command)",
+        "553 5.0.0 unknown host: connecting server has no name",
     ),
     BounceClass.SOFT: (
         "421 4.3.2 Service not available, closing transmission channel",

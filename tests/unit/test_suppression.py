@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -172,12 +173,14 @@ async def test_what_an_operator_got_wrong(tmp_path: Path, address: str, until: s
 class Fixed:
     """Meets the port Mailer: the same outcome for all."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, *, shared: bool = False) -> None:
         self.outcome = outcome
+        self.shared = shared  # one reply for all, as to MAIL or to the end of the message
         self.closed: list[float] = []
 
     def deliver(self, job: Job, done: Callable[[Job, Report], None]) -> None:
-        done(job, Report((self.outcome,) * len(job.rows)))
+        shared = self.shared or isinstance(self.outcome, Delivered)
+        done(job, Report(tuple(self.outcome if shared else replace(self.outcome) for _ in job.rows)))
 
     async def close(self, grace: float) -> None:
         self.closed.append(grace)
@@ -215,3 +218,16 @@ def test_failures_that_name_the_address_teach(outcome: Outcome, learns: bool) ->
     assert all(lesson.message == ID and lesson.who == BY_DELIVERY for lesson in lessons)
     asyncio.run(mailer.close(3.0))
     assert inner.closed == [3.0]
+
+
+def test_a_reply_to_all_of_them_teaches_nothing() -> None:
+    """It may be about the sender: only a reply to one RCPT is about an address."""
+    message = make_message(ID, "a@far.example", "b@far.example")
+    job = Job(message, [Row(n, each) for n, each in enumerate(message.envelope.recipients)], "mx:far.example")
+    lessons: list[Lesson] = []
+    inner = Fixed(_failed("550 5.1.1 unknown user", "5.1.1"), shared=True)
+    LearningMailer(inner, lessons.append).deliver(job, lambda *_: None)
+    assert lessons == []
+    inner.outcome = _failed("domain far.example does not exist", "5.1.2", remote=False)
+    LearningMailer(inner, lessons.append).deliver(job, lambda *_: None)
+    assert len(lessons) == 2

@@ -78,6 +78,13 @@ _SPAM = _words(
     r"content (?:rejected|filter|denied)",
     r"\(TSS?\d\d\)|\[TSS?\d\d\]",
 )
+_OF_SENDER = _words(
+    r"sender(?:'s)? (?:address|domain|host|name|verif|rejected|unknown|is not|not|does)",
+    r"(?:domain|address|host)s? of (?:the |your )?(?:sender|envelope)",
+    r"verify.{0,10}sender",
+    r"in reply to MAIL FROM|envelope (?:from|sender)|(?:return|reverse)[- ]path|call[- ]?(?:out|back)",
+    r"(?:your|client|sending|connecting) (?:domain|host|IP|server)",
+)
 _GONE_DOMAIN = _words(
     r"(?:host|domain).{0,80}(?:not found|unknown|does ?n[o']t exist|no such)",
     r"unknown (?:host|domain)|bad destination (?:host|system)",
@@ -181,6 +188,7 @@ _TABLE = (
     _Row(4, _ANY, None, _B.SOFT),  # the first digit is a promise: RFC 5321 §4.2.1
     _Row(5, _codes("4.1 4.2 4.3 4.5 4.6 4.14 4.300 4.316 3.3 3.5"), None, _B.SOFT),
     _Row(5, _codes("6.0 6.1 6.2 6.3 6.5 6.6 6.7 6.8 6.9"), None, _B.POLICY),  # what kind of message it is
+    _Row(0, _ANY, _OF_SENDER, _B.POLICY),  # what follows is about the recipient
     _Row(0, _ANY, _GONE_DOMAIN, _B.HARD),
     _Row(0, _ANY, _NO_USER, _B.HARD),
     _Row(0, _ANY, _POLICY, _B.POLICY),

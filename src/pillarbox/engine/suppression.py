@@ -78,13 +78,21 @@ class LearningMailer:
     def deliver(self, job: Job, done: Callable[[Job, Report], None]) -> None:
         def settled(job: Job, report: Report) -> None:
             for row, outcome in zip(job.rows, report.outcomes, strict=False):
-                if isinstance(outcome, Failed) and classify(outcome.status, outcome.text) is BounceClass.HARD:
-                    self._learn(
-                        Lesson(row.recipient.address, BounceClass.HARD, outcome.text, job.message.id, BY_DELIVERY)
-                    )
+                if isinstance(outcome, Failed) and _is_of_one(outcome, report) and _is_hard(outcome):
+                    address, text = row.recipient.address, outcome.text
+                    self._learn(Lesson(address, BounceClass.HARD, text, job.message.id, BY_DELIVERY))
             done(job, report)
 
         self._inner.deliver(job, settled)
 
     async def close(self, grace: float) -> None:
         await self._inner.close(grace)
+
+
+def _is_hard(outcome: Failed) -> bool:
+    return classify(outcome.status, outcome.text) is BounceClass.HARD
+
+
+def _is_of_one(outcome: Failed, report: Report) -> bool:
+    """Whether it is about one recipient: a reply that several share is about the message or its sender."""
+    return not outcome.remote or sum(each is outcome for each in report.outcomes) == 1
