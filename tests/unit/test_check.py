@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from pillarbox.adapters.directory_sqlite import DirectoryStore
 from pillarbox.app.check import Finding, Level, check
+from pillarbox.core.address import Domain
 from pillarbox.net.unix import bind_unix
 from tests.live.names import NameServer
 
@@ -121,3 +123,16 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     (tmp_path / "run/s").write_text("")
     assert _socket_of(findings(tmp_path, text)).level is Level.FAIL
     assert _socket_of(findings(tmp_path, text.replace("run/s", "run/" + "x" * 120))).level is Level.FAIL
+
+
+@pytest.mark.parametrize(("domain", "level"), [("returns.example.test", Level.OK), ("other.example.test", Level.WARN)])
+def test_the_domain_of_return_addresses_has_a_postmaster(tmp_path: Path, domain: str, level: Level) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    store = DirectoryStore(tmp_path / "data" / "directory.db")
+    store.add_domain(Domain.parse("returns.example.test"))
+    store.close()
+    file = tmp_path / "pillarbox.toml"
+    with NameServer({}) as names:
+        file.write_text(f'{HEAD}{LISTENER}[bounces]\ndomain = "{domain}"\n[dns]\nservers = ["{names.address}"]\n')
+        (found,) = [each for each in check(file) if each.what.startswith("bounces: ")]
+    assert found.level is level and bool(found.mend) is (level is Level.WARN)

@@ -301,7 +301,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with apsw.Connection(str(path)) as db:
         db.pragma("user_version", 99)
     db.close()
-    with pytest.raises(DirectoryVersion, match="has schema version 99, this Pillarbox knows 3: use a newer one"):
+    with pytest.raises(DirectoryVersion, match="has schema version 99, this Pillarbox knows 4: use a newer one"):
         DirectoryStore(path)
 
 

@@ -52,6 +52,7 @@ MADE: Mapping[str, Callable[[], Reply]] = {
     "queued": lambda: r.queued("0123456789ab"),
     "queued_before": lambda: r.queued_before("0123456789ab"),
     "key_taken": lambda: r.key_taken("0123456789ab"),
+    "suppressed": lambda: r.suppressed("2026-11-24", "hard: no such user"),
     "announced": lambda: r.announced("a@example.test"),
     "moved": lambda: r.moved("a@example.test"),
     "challenge": lambda: r.challenge("UGFzc3dvcmQ6"),

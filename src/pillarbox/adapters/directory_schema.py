@@ -63,6 +63,15 @@ UPGRADES = (
     ALTER TABLE user ADD COLUMN created_at REAL;    -- seconds since the epoch; NULL: before version 3
     CREATE TABLE secret (name TEXT PRIMARY KEY, octets BLOB NOT NULL) STRICT;  -- made once, by chance
     """,
+    """
+    CREATE TABLE suppression (                      -- addresses that get no mail of our clients
+        key TEXT PRIMARY KEY, address TEXT NOT NULL,
+        since REAL NOT NULL, until REAL,            -- seconds since the epoch; NULL: for good
+        class TEXT NOT NULL, text TEXT NOT NULL,
+        message TEXT NOT NULL,                      -- the id of the one that failed, "" for none
+        who TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 

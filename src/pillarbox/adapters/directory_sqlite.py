@@ -17,6 +17,7 @@ from pillarbox.adapters.directory_schema import DirectoryError as DirectoryError
 from pillarbox.adapters.directory_schema import DirectoryFile
 from pillarbox.adapters.directory_schema import DirectoryVersion as DirectoryVersion
 from pillarbox.core.address import MAX_LOCAL_PART, Domain, LocalPart, Mailbox
+from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.directory import (
     AliasAddress,
     Announced,
@@ -27,7 +28,7 @@ from pillarbox.engine.directory import (
     list_owner,
     parse_alias_address,
 )
-from pillarbox.engine.ports import Audience, Moved, Resolution, User, Verification
+from pillarbox.engine.ports import Accepted, Audience, Moved, NoSuchUser, Resolution, User, Verification
 from pillarbox.smtp.scram import ScramKeys
 
 _SECRET = 32  # octets
@@ -399,12 +400,15 @@ class LiveDirectory:
     def __init__(self, store: DirectoryStore, hostname: Domain | None) -> None:
         self._store = store
         self._hostname = hostname
+        self.returns: ReturnAddresses | None = None  # addresses for which mail is taken, too: bounces come to them
         self.snapshot = store.snapshot(hostname)
 
     def reload(self) -> None:
         self.snapshot = self._store.snapshot(self._hostname)
 
     def resolve(self, address: Mailbox) -> Resolution:
+        if self.returns is not None and self.returns.has(address):
+            return NoSuchUser() if self.returns.read(address) is None else Accepted((address,))
         return self.snapshot.resolve(address)
 
     def is_local(self, domain: Domain) -> bool:

@@ -18,13 +18,14 @@ from pillarbox.core.envelope import (
     RcptOptions,
     Ret,
     ValidSince,
+    Verp,
 )
 
 
 def mail_options_text(options: MailOptions) -> str | None:
     if options is NO_MAIL_OPTIONS:
         return None
-    late, ret = options.deliver_by, options.ret
+    late, ret, verp = options.deliver_by, options.ret, options.verp
     return _text(
         ret=None if ret is None else ret.value,
         envelope_id=options.envelope_id,
@@ -35,6 +36,7 @@ def mail_options_text(options: MailOptions) -> str | None:
         hold_until=options.hold_until,
         submitter=options.submitter,
         fields=dict(options.fields) or None,
+        verp=None if verp is None else (verp.domain, verp.key),
     )
 
 
@@ -49,6 +51,8 @@ def read_mail_options(text: str | None) -> MailOptions:
         values["deliver_by"] = DeliverBy(*late)
     if (fields := values.get("fields")) is not None:
         values["fields"] = tuple(fields.items())
+    if (verp := values.get("verp")) is not None:
+        values["verp"] = Verp(*verp)
     return MailOptions(**values)
 
 

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
+from pillarbox.adapters.suppression_sqlite import SuppressionList
 from pillarbox.app.admin_directory import Data as Data
 from pillarbox.app.admin_directory import DirectoryAdmin, parsed_mailbox, refusals
+from pillarbox.app.admin_suppression import SuppressionAdmin, refusal_of
 from pillarbox.app.config import Config
 from pillarbox.app.control import Conversation, Fault, Refused
 from pillarbox.app.ordering import OrderError, Wanted, read_order
@@ -32,7 +34,7 @@ from pillarbox.engine.inspection import LaneRow, MessageRow, RecipientRow, Spool
 from pillarbox.engine.lanes import Load
 from pillarbox.engine.mail import State
 from pillarbox.engine.orders import Done, Order, scope
-from pillarbox.engine.ports import Circular, Disabled, Moved, NoSuchUser, SpoolError
+from pillarbox.engine.ports import Circular, Disabled, Moved, NoSuchUser, NotLocal, Relayed, SpoolError
 from pillarbox.engine.predicate import STATES, And, Predicate, of_message, state_word
 from pillarbox.engine.predicate_parser import PredicateError, parse_predicate
 
@@ -113,7 +115,8 @@ def _refusals() -> Iterator[None]:
 
 
 class Admin(DirectoryAdmin):
-    """The operations; those on the directory are inherited. Every argument is text as the operator gave it."""
+    """The operations; those on the directory are inherited, those on the suppression list stand in a part of their own.
+    Every argument is text as the operator gave it."""
 
     def __init__(
         self,
@@ -125,6 +128,7 @@ class Admin(DirectoryAdmin):
         queue: QueueControl,
         live: LiveControl | None = None,
         now: Callable[[], float] = time.time,
+        suppressions: SuppressionList | None = None,
     ) -> None:
         """`live` is None where no server runs."""
         super().__init__(store=store, directory=directory)
@@ -133,6 +137,7 @@ class Admin(DirectoryAdmin):
         self._queue = queue
         self._live = live
         self._now = now
+        self._suppressions = suppressions
 
     # --- mail
 
@@ -163,8 +168,16 @@ class Admin(DirectoryAdmin):
         hostname, domains = self._config.hostname, self._store.domains()
         return hostname if not domains or hostname in domains else domains[0]
 
+    @property
+    def suppression(self) -> SuppressionAdmin:
+        assert self._suppressions is not None
+        return SuppressionAdmin(self._suppressions, enabled=self._config.suppression.enabled, now=self._now)
+
     def _reachable(self, mailbox: Mailbox) -> Mailbox:
         match self._directory.resolve(mailbox):
+            case NotLocal() | Relayed() if self._config.suppression.enabled and self._suppressions is not None:
+                if (found := self._suppressions.find(mailbox)) is not None:
+                    raise Refused(refusal_of(found, mailbox))
             case NoSuchUser():
                 raise Refused(f"{mailbox}: no such user here", fault=Fault.NO_USER)
             case Circular():

@@ -91,6 +91,7 @@ def check(path: Path | None) -> Iterator[Finding]:
     data = DataDir(config.data, created=False)
     yield from _identity(config)
     yield from _at_rest(data, config)
+    yield from _bounces(data, config)
     holder = lock_holder(data.root)
     yield _ok("not running" if holder is None else f"running: pid {holder or 'unknown'} works on {data.root}")
     for listener in config.listeners:
@@ -206,6 +207,24 @@ def _without_keys(path: Path) -> Iterator[Finding]:
         connection.close()
     except apsw.Error:
         return  # was told as a finding on the file
+
+
+def _bounces(data: DataDir, config: Config) -> Iterator[Finding]:
+    domain = config.bounces.domain
+    if domain is None or not data.directory_db.exists():
+        return
+    try:
+        connection = open_reader(data.directory_db)
+        here = connection.execute("SELECT 1 FROM domain WHERE name = ? AND NOT relay", (domain.ascii,)).fetchall()
+        connection.close()
+    except apsw.Error:
+        return  # was told as a finding on the file
+    if here:
+        yield _ok(f"bounces: come back to bounce+...@{domain}")
+    else:
+        yield _warn(
+            f"bounces: {domain} is not a domain here, so it has no postmaster", f"pillarbox domain add {domain}"
+        )
 
 
 # --- the network

@@ -13,6 +13,7 @@ from pathlib import Path
 from pillarbox.adapters.privilege import SystemUser
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
+from pillarbox.app.config_bounces import BouncesConfig, SuppressionConfig
 from pillarbox.app.config_delivery import RetryConfig, RouteConfig
 from pillarbox.app.config_keys import DOCUMENTED, Setting
 from pillarbox.app.config_lanes import LaneConfig
@@ -173,6 +174,10 @@ class Config:
         TimeoutsConfig,
         "How long another server may take when mail is sent to it or fetched from it (RFC 5321 section 4.5.3.2). What "
         "takes longer is tried again later.",
+    )
+    bounces: BouncesConfig = keys.table("bounces", BouncesConfig, "Where bounces come back to: VERP.")
+    suppression: SuppressionConfig = keys.table(
+        "suppression", SuppressionConfig, "Addresses that get no more mail, since earlier mail to them failed for good."
     )
     limits: LimitsConfig = keys.table("limits", LimitsConfig, "Every bound that the server keeps.")
     log: LogConfig = keys.table("log", LogConfig, "The log, on standard error.")

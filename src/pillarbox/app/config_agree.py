@@ -34,6 +34,8 @@ def disagreements(tree: Mapping[str, Any], config: Config) -> Iterator[Complaint
     yield from pool_complaints(config.pools)
     if missing := config.oauth.missing:
         yield ("oauth",), f": {missing}"
+    if missing := config.bounces.missing:
+        yield ("bounces",), f": {missing}"
 
 
 def _table(tree: Mapping[str, Any], key: str, index: int) -> Mapping[str, Any]:

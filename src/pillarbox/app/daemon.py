@@ -217,6 +217,7 @@ def _admin(data: Data, control: DataControl, house: House | None = None) -> Admi
         reader=SqliteSpoolReader(data.spool),
         queue=control,
         live=house,
+        suppressions=data.suppressions,
     )
 
 

@@ -24,7 +24,9 @@ from pillarbox.adapters.mailbox_usage import MaildirUsage
 from pillarbox.adapters.maildir import MaildirMailer
 from pillarbox.adapters.passwords import Argon2Accounts
 from pillarbox.adapters.pipe import PipeMailer
+from pillarbox.adapters.spool_originals import SqliteOriginals
 from pillarbox.adapters.spool_sqlite import SqliteSpool
+from pillarbox.adapters.suppression_sqlite import SuppressionList
 from pillarbox.adapters.system import SystemClock
 from pillarbox.adapters.terminals import Terminals
 from pillarbox.adapters.tls import PLAIN, ServerCertificates, Terms
@@ -32,6 +34,7 @@ from pillarbox.adapters.tls_contexts import Context, client_context
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
+from pillarbox.app.config_bounces import VerpMode
 from pillarbox.app.config_lanes import limits_of
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
@@ -44,21 +47,25 @@ from pillarbox.app.secrets import read_credentials
 from pillarbox.app.sockets import ListenerKey, key, printed
 from pillarbox.app.watching import Watching, watch
 from pillarbox.core.address import Mailbox
+from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.answers import Answers
+from pillarbox.engine.bounces import JOBS, BounceMailer
 from pillarbox.engine.egress import Pools
 from pillarbox.engine.hooks import Hook
 from pillarbox.engine.hooks_limits import Tallies, limit_hooks
 from pillarbox.engine.hooks_pipelining import pipelining_hooks
-from pillarbox.engine.ids import IdSource
+from pillarbox.engine.ids import IdSource, id_at
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import LaneLimits
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
 from pillarbox.engine.once import Once
 from pillarbox.engine.pacing import LaneTerms
-from pillarbox.engine.ports import SpoolError
+from pillarbox.engine.passing_back import PassingBack
+from pillarbox.engine.ports import Clock, Mailer, SpoolError
 from pillarbox.engine.queue import Lane, LaneOpener, Queue
 from pillarbox.engine.routing import (
+    Bounces,
     Discard,
     HoldHop,
     LmtpSocket,
@@ -74,6 +81,7 @@ from pillarbox.engine.routing import (
 from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
 from pillarbox.engine.shaping import Shaper
 from pillarbox.engine.sites import Sites
+from pillarbox.engine.suppression import LearningMailer
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
@@ -103,11 +111,25 @@ class Data:
         if wants_seed(config, folder):
             seed_defaults(self.store)
         self.directory = LiveDirectory(self.store, config.hostname)
+        self.suppressions = SuppressionList(folder.directory_db, self.clock, keep=config.suppression.keep)
         self.spool = SqliteSpool(folder.spool_db, folder.bodies, loop, reserve=config.limits.disk_reserve)
         self.ids = IdSource(self.clock, self.spool.last_id)
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Go on by another configuration."""
+        self.config = config
+        self.suppressions.keep = config.suppression.keep
+        self.directory.returns = return_addresses(config, self.store, self.clock)
+
+    @property
+    def verp(self) -> ReturnAddresses | None:
+        """Where bounces of what is sent now are to come back to."""
+        return self.directory.returns if self.config.bounces.verp is VerpMode.ON else None
 
     async def close(self) -> None:
         await self.spool.close()
+        await self.suppressions.close()
         self.store.close()
 
 
@@ -225,8 +247,8 @@ class House:
         terms = self._lane_terms(name)
         match route.next_hop:
             case MaildirHop():
-                mailer = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
-                return Lane(mailer, MAILDIR_JOBS, terms)
+                mailbox = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
+                return Lane(mailbox, MAILDIR_JOBS, terms)
             case Pipe() as hop:
                 runs = self.config.limits.pipe_runs
                 return Lane(PipeMailer(hop, data.spool.body, scratch=data.folder.bodies, runs=runs), runs, terms)
@@ -236,11 +258,15 @@ class House:
                 return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS, terms)
             case HoldHop():
                 return Lane(InstantMailer(withheld(route.match), asyncio.get_running_loop()), INSTANT_JOBS, terms)
+            case Bounces():
+                return Lane(make_bounces(data, self.queue), JOBS, terms)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
                 pool = self._pools.get(route.pool)
                 smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, terms=terms, pool=pool)
-                return Lane(smtp, self.config.limits.connections_per_next_hop, terms, self._shaper(name))
+                learns = self.config.suppression.enabled and not isinstance(next_hop, LmtpSocket)
+                mailer: Mailer = LearningMailer(smtp, data.suppressions.learn) if learns else smtp
+                return Lane(mailer, self.config.limits.connections_per_next_hop, terms, self._shaper(name))
 
     def _shaper(self, lane: str) -> Shaper:
         return self._shaping.shaper(lane, random.random)
@@ -284,6 +310,8 @@ class House:
             clock=data.clock,
             ids=data.ids,
             fields_asked=config.fields_asked,
+            returns=data.verp,
+            suppressed=data.suppressions.find if config.suppression.enabled else None,
             hooks=(*(pipelining_hooks() if listener.forbid_unauth_pipelining else ()), *self._limit_hooks),
         )
 
@@ -343,7 +371,7 @@ class House:
         except BaseException:
             self.config, self._certificates, self._credentials = before
             raise
-        self.data.config = config
+        self.data.configure(config)
         self._shaping.renew(shaping.rules)
         self.ways = self._make_ways()
         self.answers.resolver = self.ways.resolver
@@ -404,7 +432,32 @@ class House:
 
 
 def _router(config: Config, data: Data) -> Router:
-    return Router([route.route() for route in config.routes], data.directory)
+    return Router([route.route() for route in config.routes], data.directory, returns=data.directory.returns)
+
+
+def return_addresses(config: Config, store: DirectoryStore, clock: Clock) -> ReturnAddresses | None:
+    """They count as long as their message is known: until the history forgets one that was tried to the end."""
+    domain = config.bounces.domain
+    if domain is None:
+        return None
+    known = config.history.keep + config.retry.policy().give_up
+    return ReturnAddresses(domain, store.secret("verp"), lambda: id_at(clock.now() - known))
+
+
+def make_bounces(data: Data, queue: Queue) -> BounceMailer:
+    config = data.config
+    assert data.directory.returns is not None
+    passing_back = PassingBack(
+        accept=queue.accept, ids=data.ids, clock=data.clock, directory=data.directory, hostname=config.hostname
+    )
+    return BounceMailer(
+        returns=data.directory.returns,
+        originals=SqliteOriginals(data.spool),
+        spool=data.spool,
+        clock=data.clock,
+        pass_on=passing_back if config.bounces.forward else None,
+        learn=data.suppressions.learn if config.suppression.enabled else None,
+    )
 
 
 def make_queue(data: Data, open_lane: LaneOpener) -> Queue:

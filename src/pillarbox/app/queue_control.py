@@ -11,6 +11,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pillarbox.adapters.system import sync_directory
@@ -71,6 +72,8 @@ class DataControl:
         rest = intake.finish(octets, bare=False)
         if intake.fault is not None:
             raise UnfitText(f"not accepted: {intake.fault}")
+        if (verp := data.verp) is not None and sender is not None and not verp.has(sender):
+            mail = replace(mail, verp=verp.verp(message_id))
         envelope = Envelope(sender, self._expanded(recipients, rcpt), options=mail)
         message = intake.message(rest, envelope, hop=hop, listener=LISTENER, received_at=data.clock.now())
         if intake.fingerprint is not None:

@@ -135,6 +135,12 @@ VERBS: dict[str, _Verb] = {
     "queue_top": lambda admin, args, _: admin.queue_top(args.text("where"), args.number("limit")),
     "queue_preview": lambda admin, args, _: admin.queue_preview(_wanted(args)),
     "queue_order": lambda admin, args, _: admin.queue_order(_wanted(args)),
+    "suppression_list": lambda admin, args, _: admin.suppression.suppression_list(args.text("pattern", "")),
+    "suppression_show": lambda admin, args, _: admin.suppression.suppression_show(args.text("address")),
+    "suppression_add": lambda admin, args, _: admin.suppression.suppression_add(
+        args.text("address"), until=args.text("until", ""), reason=args.text("reason", ""), who=args.text("who", "")
+    ),
+    "suppression_remove": lambda admin, args, _: admin.suppression.suppression_remove(args.text("pattern")),
     "why": lambda admin, args, _: admin.why(args.text("message")),
     "show": lambda admin, args, _: admin.show(args.text("message")),
     "fetch": lambda admin, args, _: admin.fetch(_fetch(args)),

@@ -84,6 +84,14 @@ class DeliverBy:
 
 
 @dataclass(frozen=True, slots=True)
+class Verp:
+    """That each recipient gets a reverse-path of its own, and what those are made of (core/verp.py)."""
+
+    domain: str  # A-labels
+    key: str  # of this message alone, hexadecimal
+
+
+@dataclass(frozen=True, slots=True)
 class MailOptions:
     """What MAIL asks for beyond its path, for the whole message, and what else is kept with it from then on."""
 
@@ -96,6 +104,7 @@ class MailOptions:
     hold_until: float | None = None  # seconds since the epoch (RFC 4865)
     submitter: str | None = None  # who submitted it and proved it, an address (RFC 4954 §5)
     fields: tuple[tuple[str, str], ...] = ()  # header fields that routes asked for when it was accepted
+    verp: Verp | None = None  # ours, not asked for by MAIL: bounces come back to us
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,11 @@ def key_taken(message_id: str) -> Reply:
     return _reply(554, "5.6.0", f"Idempotency-Key was used for another message, {message_id}")
 
 
+def suppressed(since: str, why: str) -> Reply:
+    """To who submits mail for an address from which earlier mail came back."""
+    return _reply(550, "5.7.1", f"Address suppressed since {since}: {printable(why)[:300]}")
+
+
 def announced(forward_path: str) -> Reply:
     """RFC 5321 §3.4."""
     return _reply(251, "2.1.5", f"User not local; will forward to <{forward_path}>")

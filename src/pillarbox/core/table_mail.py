@@ -210,9 +210,10 @@ PAGES: tuple[Page, ...] = (
             251: Case("2.1.5", "The address is a forward made with --announce: its mail is passed on.", _FORWARDS),
             550: Case(
                 "5.1.1 5.2.1 5.3.3 5.4.6 5.7.1 5.7.2 5.7.17",
-                "There is no such user (5.1.1), the user is disabled (5.2.1), aliases lead in a circle or nowhere "
-                "(5.4.6), the client may not relay (5.7.1) or not post to the list (5.7.2), the message is for "
-                "terminals only and nobody here is meant (5.3.3), or the user is newer than RRVS says (5.7.17).",
+                "No such user (5.1.1), the user is disabled (5.2.1), aliases lead in a circle or nowhere (5.4.6), the "
+                "client may not relay or the address is suppressed (5.7.1), it may not post to the list (5.7.2), the "
+                "message is for terminals only and nobody here is meant (5.3.3), or the user is newer than RRVS says "
+                "(5.7.17).",
             ),
             551: Case(
                 "5.1.6 5.6.8",

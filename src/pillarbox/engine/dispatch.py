@@ -61,7 +61,7 @@ class Dispatch:
         self.parked: dict[str, int] = {}  # recipients on the disk that wait for room, at a guess from above; by lane
         self._clock = clock
         self._open_lane = open_lane
-        self._most = most
+        self._most = self._look_at = most  # lanes at which those without work are closed
         self._settle = settle
         self._may_try = may_try
         self._room = room
@@ -105,9 +105,10 @@ class Dispatch:
         return min(LANE_WINDOW, max(self._room() // PART_OF_ROOM, 1))
 
     def _new(self, name: str, route: Route) -> Lane:
-        if len(self.lanes) >= self._most:
+        if len(self.lanes) >= self._look_at:
             for idle in [key for key, lane in self.lanes.items() if lane.idle]:
                 self._close(idle)
+            self._look_at = max(self._most, len(self.lanes) * 5 // 4)  # not at all lanes for each one that is new
         lane = self.lanes[name] = self._open_lane(name, route)
         lane.name = name
         return lane

@@ -13,6 +13,7 @@ from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import Envelope, MailOptions, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
+from pillarbox.core.verp import return_address
 from pillarbox.engine.records import Record
 
 
@@ -147,6 +148,14 @@ class Job:
         """The reverse-path: behind a list its owner, but for what must not be answered (RFC 5321 §3.9.2)."""
         sender = self.message.envelope.sender
         return sender if sender is None else self.rows[0].recipient.owner or sender
+
+    @property
+    def reverse_path(self) -> Mailbox | None:
+        """What a next hop is told in MAIL: the sender, or with VERP an address of ours that tells this recipient."""
+        sender, verp = self.sender, self.message.envelope.options.verp
+        if sender is None or verp is None:
+            return sender
+        return return_address(verp, self.message.id, self.rows[0].number)
 
     @property
     def options(self) -> MailOptions:

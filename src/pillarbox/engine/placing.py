@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Job, Message, Place, Report, Row, Waits
 from pillarbox.engine.routing import Mx, Route, Router, at_site, verified
@@ -36,12 +36,13 @@ class Placing:
         """The rows of each job. Where nobody `asks`, a domain without a known site has a lane of its own."""
         if len(rows) == 1:
             return ((*self._place(message, rows[0], asks=asks), rows),)
-        jobs: dict[tuple[str, Mailbox | None, Mailbox | None], Placed] = {}
+        jobs: dict[tuple[object, ...], Placed] = {}
         for row in rows:
             recipient = row.recipient
             name, route = self._place(message, row, asks=asks)
             forwarder = recipient.original if recipient.forwarded else None
-            jobs.setdefault((name, recipient.owner, forwarder), (name, route, []))[2].append(row)
+            alone = row.number if message.envelope.options.verp else None  # its reverse-path is its own
+            jobs.setdefault((name, recipient.owner, forwarder, alone), (name, route, []))[2].append(row)
         return jobs.values()
 
     def _place(self, message: Message, row: Row, *, asks: bool) -> tuple[str, Route]:

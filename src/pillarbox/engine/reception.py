@@ -38,6 +38,7 @@ from pillarbox.engine.ports import (
 )
 from pillarbox.engine.questions import Accept, Ask, AskSenderDomain, AskUsage, Drop, SenderDomain, Show, Spill, Step
 from pillarbox.engine.service import Client, Service
+from pillarbox.engine.suppression import refusal_of_suppressed
 from pillarbox.engine.terminal import terminal_text
 from pillarbox.smtp.events import BodyChunk, BodyEnd, ChunkEnd, MailFrom, RcptTo
 from pillarbox.smtp.parameters import moment
@@ -171,6 +172,9 @@ class Reception:
     def _elsewhere(self, recipient: Mailbox) -> Step:
         if self._mail.mode is Mode.SEND:
             return r.NO_TERMINAL_ELSEWHERE
+        suppressed = self._service.suppressed
+        if suppressed is not None and self._client.may_relay and (found := suppressed(recipient)) is not None:
+            return refusal_of_suppressed(found)
         return self._add(recipient, Accepted((recipient,)))
 
     def _known(self, recipient: Mailbox, accepted: Accepted) -> Step:
@@ -388,6 +392,7 @@ class Reception:
     def _message(self, intake: Intake, rest: bytes) -> Message:
         service, mail = self._service, self._mail
         options = submission.options(service, self._client, settled_options(service, self._client, mail))
+        options = submission.returning(service, self._client, mail.sender, intake.id, options)
         envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type, options)
         message = intake.message(
             rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now()

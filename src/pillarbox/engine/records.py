@@ -28,6 +28,8 @@ class Kind(Enum):
     AMBIGUOUS = "ambiguous"  # deferred or held, but maybe delivered: the reply to the end of the message was lost
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
+    BOUNCED_BACK = "bounced_back"  # a bounce came back, after a next hop had taken it: why, and of which class
+    ANSWERED = "answered"  # something else came back to its return address: a delay, an automatic reply
     NOTICE = "notice"  # the sender was told, or why not, or by whom else
     HOOK = "hook"  # what a hook said while the message came in: of its client, a recipient, or itself
     REPEATED = "repeated"  # submitted again with the same Idempotency-Key, and not queued again

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from pillarbox.core.address import Domain, Host, LocalPart, Mailbox
+from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.mail import Message, Place, Row
 from pillarbox.engine.patterns import HeaderPattern, address_key, keys_for, sender_key, sender_keys
 from pillarbox.engine.ports import (
@@ -90,7 +91,12 @@ class HoldHop:
     """Nowhere before an operator releases it; then by the routes, but past all that hold."""
 
 
-NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn | HoldHop
+@dataclass(frozen=True, slots=True)
+class Bounces:
+    """In this server: what comes to a return address is read, and recorded where it belongs. Never in a route."""
+
+
+NextHop = Mx | SmartHost | LmtpSocket | Pipe | MaildirHop | Discard | Turn | HoldHop | Bounces
 
 _WORDS: dict[str, NextHop] = {
     "mx": Mx(),
@@ -206,6 +212,7 @@ def _facts(message: Message, row: Row | None) -> _Mail:
 _HERE = Route("*", MaildirHop())
 _ELSEWHERE = Route("*", Mx())
 _KEPT = Route("*", Turn())
+_READ_HERE = Route("*", Bounces())
 _ANYBODY = LocalPart("postmaster")
 
 
@@ -220,8 +227,12 @@ class _Matched(NamedTuple):
 class Router:
     """Finds the route of a recipient by a few look-ups, whatever the number of routes that ask for no more than it."""
 
-    def __init__(self, routes: Sequence[Route], directory: Directory) -> None:
+    def __init__(
+        self, routes: Sequence[Route], directory: Directory, *, returns: ReturnAddresses | None = None
+    ) -> None:
+        """`returns`: the return addresses, which no route leads elsewhere."""
         self._directory = directory
+        self._returns = returns
         self._routes = tuple(routes)
         self._positions: dict[str, list[int]] = {}
         for position, route in enumerate(self._routes):
@@ -229,7 +240,7 @@ class Router:
         self._matched = lru_cache(maxsize=_REMEMBERED)(self._match)
         self._chosen = lru_cache(maxsize=_REMEMBERED)(self._choose)
         going = [route for route in self._routes if not isinstance(route.next_hop, HoldHop)]
-        self._past_hold = self if len(going) == len(self._routes) else Router(going, directory)
+        self._past_hold = self if len(going) == len(self._routes) else Router(going, directory, returns=returns)
 
     def way(self, message: Message, row: Row) -> tuple[str, Route]:
         """As `route`, of a recipient of the message, or as an operator chose."""
@@ -241,6 +252,8 @@ class Router:
     def route(self, mailbox: Mailbox, message: Message | None = None, row: Row | None = None) -> tuple[str, Route]:
         """The lane of the recipient, and the route that says how it is driven. Without a message: by the routes that
         ask for none."""
+        if self._returns is not None and self._returns.has(mailbox):
+            return _lane(_READ_HERE, mailbox.domain), _READ_HERE
         maybe, surely = self._matched(mailbox)
         if maybe and message is not None:
             mail = _facts(message, row)
@@ -321,6 +334,8 @@ def _lane(route: Route, destination: Host | str) -> str:
             return "maildir"
         case Discard():
             return "discard"
+        case Bounces():
+            return "bounces"
         case Turn():
             return f"turn:{destination}"
         case HoldHop():
@@ -334,13 +349,19 @@ def _lane(route: Route, destination: Host | str) -> str:
         case SmartHost():
             host = f"[{hop.host}]" if ":" in hop.host else hop.host
             lane = f"{_scheme(hop)}:{host}:{hop.port}"
+    return lane + _apart(route)
+
+
+def _apart(route: Route) -> str:
+    """What keeps a lane apart from others to the same place."""
+    words = ""
     if route.tls is not TlsPolicy.OPPORTUNISTIC:
-        lane += f";tls={route.tls.value}"
+        words += f";tls={route.tls.value}"
     if route.credentials is not None:
-        lane += f";auth={route.credentials}"
+        words += f";auth={route.credentials}"
     if route.pool is not None:
-        lane += f";pool={route.pool}"
-    return lane if route.traffic is None else f"{lane};class={route.traffic}"
+        words += f";pool={route.pool}"
+    return words if route.traffic is None else f"{words};class={route.traffic}"
 
 
 def is_held_by_route(lane: str) -> bool:

@@ -16,12 +16,14 @@ from itertools import product
 from typing import Any
 
 from pillarbox.core import reply as r
-from pillarbox.core.address import Domain
+from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.reply import Reply
+from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.hooks import Chains, Hook, Trail
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
+from pillarbox.engine.suppression import Suppression
 from pillarbox.smtp.lmtp import LmtpConnection
 from pillarbox.smtp.mechanisms import ALL_MEANS, Means
 from pillarbox.smtp.sasl import Channel, Claim, ServerMechanism
@@ -127,6 +129,8 @@ class Service:
     auth_failures: int = _FAILED_LOGINS_HERE  # a session
     key_window: float = 86400.0  # seconds for which an Idempotency-Key is remembered
     discovery: str | None = None  # who gives the tokens of OAuth that are taken; None: none are
+    returns: ReturnAddresses | None = None  # VERP: where bounces of what our clients send come back to
+    suppressed: Callable[[Mailbox], Suppression | None] | None = None  # whether an address gets no mail of our clients
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
     fields_asked: frozenset[str] = frozenset()  # header fields that routes depend on, in lower case
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt

@@ -77,3 +77,14 @@ def options(service: Service, client: Client, asked: MailOptions) -> MailOptions
     if service.submitters is None or client.user is None:
         return asked
     return replace(asked, submitter=str(client.user.mailbox))
+
+
+def returning(
+    service: Service, client: Client, sender: Mailbox | None, message: MessageId, settled: MailOptions
+) -> MailOptions:
+    """With VERP, where that is on: for those who may relay, but not for what must not be answered, nor for what came
+    from a return address itself."""
+    returns = service.returns
+    if returns is None or not client.may_relay or sender is None or returns.has(sender):
+        return settled
+    return replace(settled, verp=returns.verp(message))

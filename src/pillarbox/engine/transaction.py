@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from pillarbox.core.address import Mailbox
 from pillarbox.core.mime import Plan, Target
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import passing_on
@@ -140,12 +141,15 @@ class Transaction:
 
     def _mail(self) -> bytes:
         client = self._client
-        octets = client.mail(self.job.sender, self._parameters())
+        octets = client.mail(self._reverse_path(), self._parameters())
         if self._pipelining:
             octets += b"".join([self._rcpt(index) for index in self._unsent])
             if not self._by_chunk:
                 octets += client.send(Verb.DATA)
         return octets
+
+    def _reverse_path(self) -> Mailbox | None:
+        return self.job.reverse_path
 
     def _rcpt(self, index: int) -> bytes:
         recipient = self.job.rows[index].recipient
@@ -294,6 +298,10 @@ class LmtpTransaction(Transaction):
     """As by SMTP, but that each accepted recipient has a reply of its own to the end of the message (RFC 2033 §4.2)."""
 
     __slots__ = ()
+
+    def _reverse_path(self) -> Mailbox | None:
+        """Final delivery answers here and now: nothing will come back, and Return-Path tells who sent it."""
+        return self.job.sender
 
     @property
     def replies_due(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -46,3 +48,13 @@ def add_family(group: Group, name: str, help: str) -> argparse._SubParsersAction
     parser = group.add_parser(name, help=help, description=description, parents=[], allow_abbrev=False)
     config_option(parser)
     return parser.add_subparsers(metavar="ACTION", required=True, title="actions")
+
+
+def who_calls() -> str:
+    """The user of the system who calls, before `sudo` if that was used."""
+    if os.getuid() == 0 and (before := os.environ.get("SUDO_USER")):
+        return before
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

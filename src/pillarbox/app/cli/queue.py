@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import pwd
 import re
 import sys
 import time
@@ -13,7 +11,7 @@ from typing import Any
 
 from pillarbox.app.cli import output, top
 from pillarbox.app.cli.connect import ask
-from pillarbox.app.cli.options import Group, add_verb
+from pillarbox.app.cli.options import Group, add_verb, who_calls
 from pillarbox.app.control import Refused
 
 _NO_ACTION = re.compile(r"[^A-Za-z]|^not$", re.IGNORECASE)
@@ -104,7 +102,7 @@ def _order(options: Namespace, action: str, where: str) -> int:
     args = {
         "action": action,
         "where": where,
-        "who": _who(),
+        "who": who_calls(),
         "status": options.status,
         "text": options.text,
         "next_hop": options.next_hop,
@@ -119,16 +117,6 @@ def _order(options: Namespace, action: str, where: str) -> int:
         return 1
     print(output.as_json(data) if options.json else _told(action, data))
     return 0
-
-
-def _who() -> str:
-    """The user of the system who calls, before `sudo` if that was used."""
-    if os.getuid() == 0 and (before := os.environ.get("SUDO_USER")):
-        return before
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
 
 
 def _agreed(action: str, meant: dict[str, Any]) -> bool:
