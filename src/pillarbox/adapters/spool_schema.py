@@ -12,11 +12,18 @@ from pathlib import Path
 
 import apsw
 
+from pillarbox.adapters.spool_why import (
+    LATE_CHANGE,
+    LATE_MESSAGE,
+    TABLES_OF_WHY,
+    TRIGGERS_OF_WHY,
+    UPGRADE_OF_WHY,
+)
 from pillarbox.adapters.system import sync_directory
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,             -- 60 bits, time-ordered
@@ -85,18 +92,21 @@ _TRIGGERS = {
             NEW.l, NEW.m, NEW.n, NEW.o, NEW.p);
         INSERT INTO body SELECT NEW.a, NEW.q WHERE NEW.q IS NOT NULL;
         INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.p ->> 'priority', 0), 0, NULL);""",
+            ifnull(NEW.p ->> 'priority', 0), 0, NULL);"""
+    + LATE_MESSAGE,
     # a to c message, number, when it came, d its priority if any, r to u the recipient
     "recipient": """
         INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.d, 0), 0, NULL);""",
+            ifnull(NEW.d, 0), 0, NULL);"""
+    + LATE_MESSAGE,
     # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with, l what
-    # its sender was told
+    # its sender was told, m what a next hop calls it
     "change": f"""
         UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g,
             told = NEW.l WHERE message = NEW.a AND number = NEW.b;
         INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j WHERE NEW.h IS NOT NULL;
-        DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};""",
+        DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};"""
+    + LATE_CHANGE,
     "record": f"""
         INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j);""",
     # a and b the recipient, c the next hop that an operator chose for it
@@ -104,6 +114,7 @@ _TRIGGERS = {
         UPDATE recipient SET next_hop = NEW.c WHERE message = NEW.a AND number = NEW.b;""",
     "finished": f"""
         DELETE FROM body WHERE message = NEW.a AND {_ALL_SETTLED};""",
+    **TRIGGERS_OF_WHY,
 }
 WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
 
@@ -132,6 +143,7 @@ _UPGRADES = {
     ALTER TABLE recipient ADD COLUMN next_hop TEXT;
     CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
     """,
+    3: UPGRADE_OF_WHY,
 }
 
 
@@ -169,7 +181,7 @@ def _create(connection: apsw.Connection) -> None:
     connection.pragma("auto_vacuum", 2)  # incremental; only settable before the first table
     connection.pragma("journal_mode", "wal")
     with connection:
-        connection.execute(_TABLES + _work())
+        connection.execute(_TABLES + TABLES_OF_WHY + _work())
         connection.pragma("user_version", VERSION)
 
 

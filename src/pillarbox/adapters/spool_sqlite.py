@@ -21,6 +21,7 @@ from pillarbox.adapters.predicate_sql import condition
 from pillarbox.adapters.spool_bodies import BodyFiles, translated
 from pillarbox.adapters.spool_rows import at_places, lease, lease_at, see, unit_values
 from pillarbox.adapters.spool_schema import VERSION, open_reader
+from pillarbox.adapters.spool_why import forget_refusals, forget_words, index
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.ids import id_at
@@ -200,6 +201,10 @@ class SqliteSpool:
         """Remove messages settled before that moment, and their records; gives how many went this time."""
         return await self.errand(partial(_forget, before=before))
 
+    async def index(self) -> int:
+        """Make some more messages quick to find; gives how many. Raises SpoolError."""
+        return await self.errand(index)
+
     async def copy_to(self, database: Path, bodies: Path) -> int:
         """A consistent copy of the spool while it works on. Gives the number of large bodies. Raises SpoolError."""
         self._removals_held += 1
@@ -357,10 +362,11 @@ def _forget(connection: apsw.Connection, before: float) -> int:
         f" AND (state < {State.DELIVERED:d} OR due >= ?)) ORDER BY id LIMIT {FORGET_AT_ONCE}",
         (id_at(before), before),
     ).fetchall()
+    forget_words(connection, rows)
     for table, column in (("message", "id"), ("recipient", "message"), ("record", "message"), ("body", "message")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-    return len(rows)
+    return len(rows) + forget_refusals(connection, before)
 
 
 def _nothing(connection: apsw.Connection) -> None:

@@ -45,6 +45,12 @@ class _Args:
             self._bad(name, "a number")
         return value
 
+    def seconds_or_none(self, name: str) -> float | None:
+        value = self._args.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            self._bad(name, "a time in seconds")
+        return None if value is None else float(value)
+
     def flag(self, name: str) -> bool:
         """False where it is not given."""
         value = self._args.get(name, False)
@@ -134,7 +140,9 @@ VERBS: dict[str, _Verb] = {
     "queue_top": lambda admin, args, _: admin.queue_top(args.text("where"), args.number("limit")),
     "queue_preview": lambda admin, args, _: admin.queue_preview(_wanted(args)),
     "queue_order": lambda admin, args, _: admin.queue_order(_wanted(args)),
-    "why": lambda admin, args, _: admin.why(args.text("message")),
+    "why": lambda admin, args, _: admin.why(
+        args.text("word"), since=args.seconds_or_none("since"), until=args.seconds_or_none("until")
+    ),
     "show": lambda admin, args, _: admin.show(args.text("message")),
     "fetch": lambda admin, args, _: admin.fetch(_fetch(args)),
     "watch": lambda admin, args, _: admin.watch(args.text("user")),

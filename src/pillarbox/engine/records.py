@@ -28,6 +28,7 @@ class Kind(Enum):
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours
     EXPIRED = "expired"  # given up because `retry.give_up` passed
     NOTICE = "notice"  # the sender was told, or why not, or by whom else
+    THROTTLED = "throttled"  # its way out was slowed down: by what, since when and until when
     HOOK = "hook"  # what a hook said while the message came in: of its client, a recipient, or itself
     CHANGED = "changed"  # somebody changed it by hand
 
@@ -43,3 +44,9 @@ class Record(NamedTuple):
 
     def detail_json(self) -> str:
         return _TO_JSON(dict(self.detail))
+
+
+def queued_as(record: Record) -> str | None:
+    """What a next hop calls the message, by which it is found."""
+    last = record.detail[-1]  # it stands there or nowhere
+    return str(last[1]) if last[0] == "queued_as" else None

@@ -22,6 +22,7 @@ from pillarbox.engine.hooks import Chains, Hook, Trail
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
+from pillarbox.engine.refusals import Refusals
 from pillarbox.smtp.lmtp import LmtpConnection
 from pillarbox.smtp.mechanisms import ALL_MEANS, Means
 from pillarbox.smtp.sasl import Channel, Claim, ServerMechanism
@@ -127,6 +128,7 @@ class Service:
     auth_failures: int = _FAILED_LOGINS_HERE  # a session
     discovery: str | None = None  # who gives the tokens of OAuth that are taken; None: none are
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
+    refusals: Refusals | None = None  # keeps what is refused; None: nobody does, and replies tell no id
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
     mechanisms: Mapping[Means, tuple[str, ...]] = field(init=False, repr=False, compare=False)

@@ -48,6 +48,8 @@ def settled(
     """`jumped` as in `outcomes.judge`; `instead` is None where no order stands."""
     message, found = job.message, Settling()
     found.notes += [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
+    if report.transcript:
+        found.notes.append(Record(message.id, now, Kind.ATTEMPT, None, (("transcript", report.transcript),)))
     for row, outcome in zip(job.rows, report.outcomes, strict=True):
         if not isinstance(outcome, UNTRIED):
             row.attempts += 1

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from pillarbox.core.address import Mailbox
 from pillarbox.core.mime import Plan, Target
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine import passing_on
@@ -61,9 +62,11 @@ class Transaction:
         "_now",
         "_outcomes",
         "_pipelining",
+        "_tls",
         "_unsent",
         "job",
         "mails",
+        "named",
         "next_hop",
         "plan",
         "replied",
@@ -78,13 +81,16 @@ class Transaction:
         now: Callable[[], float],
         authenticated: bool = False,
         most_mails: int | None = None,
+        tls: str = "",
     ) -> None:
-        """`most_mails`: how many transactions the server still takes on this connection."""
+        """`most_mails`: how many transactions the server still takes on this connection; `tls`: the version on it."""
+        self._tls = tls
         self.job = job
         self.next_hop = next_hop
         self.replied = False  # the server has answered something of this transaction
         self.plan: Plan | None = None  # how the text is converted
         self.mails = 0  # transactions at the server
+        self.named: list[Mailbox] = []  # whom we gave it, in order
         self._client = client
         self._now = now
         self._authenticated = authenticated
@@ -145,6 +151,7 @@ class Transaction:
 
     def _rcpt(self, index: int) -> bytes:
         recipient = self.job.rows[index].recipient
+        self.named.append(recipient.address)
         return self._client.rcpt(
             recipient.address, passing_on.rcpt_parameters(recipient.options, self._client.capabilities)
         )
@@ -254,7 +261,7 @@ class Transaction:
         if reply.klass == 2 and reply.verb in (Verb.END_OF_DATA, Verb.BDAT):
             reach = Reach.NOTIFYING if "DSN" in self._client.capabilities else Reach.SILENT
             keeps_time = self.job.options.deliver_by is None or "DELIVERBY" in self._client.capabilities
-            return Delivered(str(reply), self.next_hop, reach, keeps_time)
+            return Delivered(str(reply), self.next_hop, reach, keeps_time, self._tls)
         if reply.klass == 5:
             return Failed(str(reply), self.next_hop, _status(reply), remote=True)
         return Deferred(str(reply), self.next_hop, _status(reply), remote=True)

@@ -1,4 +1,4 @@
-"""`pillarbox queue`, `why` and `show`: what is under way, what is to become of it, and what became of a message."""
+"""`pillarbox queue` and `show`: what is under way, what is to become of it, and what a message is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pwd
 import re
 import sys
-import time
 from argparse import Namespace
 from typing import Any
 
@@ -51,7 +50,6 @@ def register(verbs: Group) -> None:
     queue.add_argument(
         "--next-hop", default="", metavar="HOP", help="reroute: where to, as in a route; `routes` takes that back"
     )
-    add_verb(verbs, "why", _why, "tell the life of a message").add_argument("message", metavar="ID")
     add_verb(verbs, "show", _show, "show a message: envelope, header section, body").add_argument(
         "message", metavar="ID"
     )
@@ -160,12 +158,6 @@ def _messages(number: int) -> str:
 
 
 # --- one message
-
-
-def _why(options: Namespace) -> int:
-    data = ask(options.config, "why", {"message": options.message})
-    print(output.as_json(data) if options.json else output.story(data, time.time()))
-    return 0
 
 
 def _show(options: Namespace) -> int:
