@@ -1,7 +1,7 @@
 """Lives of messages and sessions on a virtual clock, told as `why` tells them.
 
-The queue, the SMTP client, the spool's tables and the story are real; the remote, DNS and the mailbox are scripted. What
-was committed is written to a spool file of its own at the end, which `why` is asked on.
+The queue, the SMTP client, the spool's tables and the story are real; the remote, DNS and the mailbox are scripted.
+What was committed is written to a spool file of its own at the end, which `why` is asked on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pillarbox.adapters.spool_reader import SqliteSpoolReader
 from pillarbox.adapters.spool_sqlite import SqliteSpool
 from pillarbox.app.asking import Asking, Kept, Wanted
 from pillarbox.app.story import story
-from pillarbox.core.envelope import Envelope, MailOptions, MessageId, Recipient
+from pillarbox.core.envelope import Envelope, MailOptions, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import Reply
 from pillarbox.engine.hooks import Hook
@@ -64,7 +64,9 @@ class Stage:
         self.clock = VirtualClock()
         self.ids = IdSource(self.clock)
         self.spool = MemorySpool()
-        self.remote = Remote(self.clock, keywords=("PIPELINING",), answers=answers, at_first=at_first, oddities=oddities)
+        self.remote = Remote(
+            self.clock, keywords=("PIPELINING", "SIZE 1000"), answers=answers, at_first=at_first, oddities=oddities
+        )
         network: Network = self.remote
         self.resolver = resolver or ScriptedResolver(mx=FAR, addresses=HOSTS)
         self._ways = Ways(
@@ -75,7 +77,6 @@ class Stage:
         self.service = make_service(
             clock=self.clock, ids=self.ids, directory=Town(), refusals=self.refusals, hooks=hooks, **service
         )
-        self.extra: list[Record] = []  # what other parts would have written, by their message
 
     def _open_lane(self, name: str, route: Route) -> Lane:
         if isinstance(route.next_hop, MaildirHop):
@@ -199,6 +200,3 @@ def local_time(zone: str) -> Iterator[None]:
 def session_in(reply: Reply) -> str:
     """The id that a refusal tells."""
     return reply.lines[-1].rpartition("(")[2].rstrip(")")
-
-
-__all__ = ["MessageId", "Stage", "local_time", "session_in", "written"]

@@ -155,7 +155,8 @@ class Asking:
             {"at": each.at, "kind": each.kind.value, "recipient": each.recipient, "detail": dict(each.detail)}
             for each in found.records
         ]
-        texts = [str(record["detail"].get("text", "")) for record in records] + [row.reply for row in rows]
+        texts = [str(value) for each in found.records for name, value in each.detail if name == "text"]
+        texts += [row.reply for row in rows]
         lanes = {row.lane for row in rows if not row.state.settled}
         return {
             "kind": "message",

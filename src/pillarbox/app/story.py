@@ -60,12 +60,12 @@ def _message(data: Data) -> list[str]:
     lines = [f"Message {message['id']}{subject}", f"from {path(message['sender'])}"]
     lines += [f"to   {_recipient(row)}" for row in recipients]
     lines += ["", *_line(message["received_at"], None, [_received(message)])]
-    start = message["received_at"]
+    start, shown = message["received_at"], set[str]()
     for episode, times, last in _runs(_episodes(data["records"])):
-        lines += _told(episode, addresses, start)
+        lines += _told(episode, addresses, start, shown)
         if times > 1:
             until = last[-1].at
-            lines += _line(until, until - start, [f"The same {plural(times - 1, 'more time')}, the last one now."])
+            lines += _line(until, until - start, [f"The same, {plural(times - 1, 'more time')} until now."])
     lines += ["", *_now(data)]
     return [*lines, *_codes(data["codes"])]
 
@@ -126,14 +126,17 @@ def _runs(episodes: list[list[_Event]]) -> list[tuple[list[_Event], int, list[_E
     return told
 
 
-def _told(episode: list[_Event], addresses: Mapping[int, str], start: float) -> list[str]:
+def _told(episode: list[_Event], addresses: Mapping[int, str], start: float, shown: set[str]) -> list[str]:
+    """`shown`: what was said and told before."""
     lines: list[str] = []
     for event in episode:
         at = event.at if not lines else None
         if "transcript" in event.detail:
-            said = [visible(line) for line in str(event.detail["transcript"]).splitlines()]
-            lines += _line(at, event.at - start, ["What was said (> by us):"])
-            lines += [f"{' ' * _AT}  {line}"[: WIDTH + 100] for line in said]
+            said = str(event.detail["transcript"])
+            if said not in shown:
+                shown.add(said)
+                lines += _line(at, event.at - start, ["What was said (> by us):"])
+                lines += [f"{' ' * _AT}  {visible(line)}" for line in said.split("\n")]
             continue
         whom = names(event.recipients, addresses)
         lines += _line(at, event.at - start, [f"{whom}{sentence(event.kind, event.detail, event.at)}"])
@@ -188,10 +191,11 @@ def _session(data: Data) -> list[str]:
     lines = [f"Session {session['id']}: {who}", f"  {', '.join(facts)}", ""]
     start = refusals[0]["at"]
     before: tuple[object, ...] = ()
+    explained: set[str] = set()
     for refusal in refusals:
         same = (refusal["at"], refusal["command"])
         if same != before:
-            lines += _line(refusal["at"], refusal["at"] - start, _refused(refusal))
+            lines += _line(refusal["at"], refusal["at"] - start, _refused(refusal, explained))
         before = same
     ends = str(refusals[-1]["reply"]).startswith("4")
     lines += ["", "What happens next", f"  {_AGAIN if ends else _NEVER}"]
@@ -202,7 +206,7 @@ _AGAIN = "Nothing here. A code that begins with 4 asks the client to try again l
 _NEVER = "Nothing here. The client was refused for good; its sender is told by whoever sent it, not by this server."
 
 
-def _refused(refusal: Data) -> list[str]:
+def _refused(refusal: Data, explained: set[str]) -> list[str]:
     sender = refusal["sender"]
     about = "" if sender is None or refusal["command"].startswith("MAIL") else f" (from {path(sender)})"
     to = f", for {plural(refusal['recipients'], 'recipient')}" if refusal.get("recipients") else ""
@@ -211,7 +215,8 @@ def _refused(refusal: Data) -> list[str]:
     lines = [f"{visible(what)}{about}{to}{whom}: {visible(refusal['reply'])}"]
     if refusal["hook"]:
         lines.append(f"The hook {visible(refusal['hook'])} decided so: {visible(refusal['reason'])}.")
-    elif refusal["because"]:
+    elif refusal["because"] and refusal["rule"] not in explained:
+        explained.add(refusal["rule"])
         lines.append(f"Because {visible(refusal['because'])}.")
     return lines
 

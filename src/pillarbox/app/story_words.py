@@ -68,8 +68,7 @@ def _delivered(detail: Data, at: float) -> str:
     if next_hop == "pipe":
         return _stop(f"Delivered to a program: {text}")
     tls = f" over {detail['tls']}" if detail.get("tls") else ""
-    named = f" There its queue id is {detail['queued_as']}." if detail.get("queued_as") else ""
-    return f"Delivered to {next_hop}{tls}. It answered: {_stop(text)}{named}"
+    return f"Delivered to {next_hop}{tls}. It answered: {_stop(text)}"
 
 
 def _next(detail: Data, at: float) -> str:
@@ -83,7 +82,8 @@ def _deferred(detail: Data, at: float) -> str:
     text, next_hop = str(detail["text"]), str(detail.get("next_hop", ""))
     if _is_reply(detail):
         return f"Put off by {next_hop}, which answered: {_stop(text)}{_next(detail, at)}"
-    return f"Not delivered yet: {_stop(text)}{_next(detail, at)}"
+    why = "DNS gave no answer: " if DNS.match(text) else ""
+    return f"Not delivered yet: {why}{_stop(text)}{_next(detail, at)}"
 
 
 def _ambiguous(detail: Data, at: float) -> str:
@@ -189,8 +189,7 @@ def outlook(row: Data, data: Data) -> list[str]:
     if row["settled_at"] is not None:
         return [_end(row, data["message"]["received_at"])]
     if row["state"] == "held":
-        release = f"pillarbox queue release id={row['id']}"
-        return [f"on hold. Nothing is tried until somebody releases it: {release}"]
+        return ["on hold. Nothing is tried until somebody releases it:", f"pillarbox queue release id={row['id']}"]
     lines = [_in_memory(row, data) if row["state"] == "active" else _waits(row, data["now"])]
     lines += _lane(row, data)
     end = data["gives_up_at"]

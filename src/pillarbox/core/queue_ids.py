@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 MAX_ID = 80
+_LOOKED_AT = 400  # characters of a reply
+_CODES = re.compile(r"\d{3}[ -](?:\d\.\d+\.\d+:? *)?")
 _ID = rf"([A-Za-z0-9][A-Za-z0-9._/@$=+:-]{{2,{MAX_ID - 1}}})"
 _FORMS = tuple(
     re.compile(form, re.IGNORECASE)
@@ -27,7 +29,8 @@ _FORMS = tuple(
 
 def queue_id(text: str) -> str | None:
     """From a whole reply, `250 2.0.0 Ok: queued as 4F1B22A03`."""
+    said = _CODES.sub("", text[:_LOOKED_AT], count=1)
     for form in _FORMS:
-        if (match := form.search(text)) is not None:
+        if (match := form.search(said)) is not None:
             return match[1].rstrip(".:,")
     return None

@@ -17,6 +17,7 @@ REPLIES: Mapping[int, str] = {
     250: "Done: the server took it.",
     251: "Taken; the server will pass it on to another address.",
     252: "The server does not say whether the user exists, but would take mail.",
+    253: "So many messages are put on their way.",
     334: "The login goes on.",
     354: "The server is ready for the text of the message.",
     421: "The server is not available now and closes the connection; it is tried again later.",

@@ -17,6 +17,7 @@ from pillarbox.smtp.states import Verb
 MOST_LINES = 60
 MOST_OCTETS = 200  # of a line
 _KEPT_OF_REPLY = 12  # lines of one reply
+_HELLOS = frozenset((Verb.EHLO, Verb.LHLO))
 OURS, THEIRS = "> ", "< "
 
 
@@ -25,10 +26,13 @@ def transcript(
 ) -> str:
     """Lines, each with who said it. `rcpts`: whom we named, in that order; `fault`: how it ended, if badly."""
     lines: list[str] = []
-    named = iter(rcpts)
+    named, somebody = iter(rcpts), False
     for reply in replies:
         if reply.verb is Verb.RCPT:
             lines.append(f"{OURS}RCPT TO:<{next(named, '')}>")
+            somebody = somebody or reply.klass == 2
+        elif reply.verb is Verb.END_OF_DATA and not somebody:
+            lines.append(f"{OURS}. (no message: nobody was accepted)")
         elif (said := _SAID.get(reply.verb)) is not None:
             lines.append(OURS + said(job, hello_name))
         lines += _heard(reply)
@@ -41,6 +45,8 @@ def _heard(reply: ReplyReceived) -> list[str]:
     if reply.verb is Verb.AUTH:  # some servers repeat what they were told
         return [f"{THEIRS}{reply}"] if reply.klass != 3 else []
     enhanced = "" if reply.enhanced is None else f"{reply.enhanced} "
+    if reply.verb in _HELLOS:
+        return [f"{THEIRS}{reply.code} {enhanced}{'; '.join(reply.lines)}"]
     last = len(reply.lines) - 1
     lines = [
         f"{THEIRS}{reply.code}{' ' if number == last else '-'}{enhanced}{text}"
