@@ -58,7 +58,7 @@ def test_drop(either: Server) -> None:
     assert done == "2 recipients have failed, and nobody is told\n"
     assert states(either) == {"x@far.test": "failed", "y@far.test": "failed", "z@other.test": "deferred"}
     (row,) = either.ask("queue", "list", "state=failed", "recipient=x@far.test")
-    assert f"changed <x@far.test>: dropped by the operator of this server; by {WHO}" in either.cli("why", row["id"])
+    assert f"Changed by hand, by {WHO}: dropped by the operator of this server." in either.cli("why", row["id"])
     assert "Its text is gone" in either.cli("show", row["id"])
     assert either.ask("queue", "drop", "--yes", "domain=far.test") == {"count": 0, "messages": 0, "standing": 0}
     assert letters(either) == []
@@ -92,7 +92,7 @@ def test_hold_and_release_and_reroute(either: Server) -> None:
     assert states(either)["z@other.test"] == "held"
     story = either.cli("why", row["id"])
     for text in ("held until it is released", "to go by discard", "released"):
-        assert f"{text}; by {WHO}" in story
+        assert f"Changed by hand, by {WHO}: {text}." in story
 
 
 def test_a_predicate_that_is_none_shows_where(either: Server) -> None:

@@ -141,7 +141,7 @@ VERBS: dict[str, _Verb] = {
     "queue_preview": lambda admin, args, _: admin.queue_preview(_wanted(args)),
     "queue_order": lambda admin, args, _: admin.queue_order(_wanted(args)),
     "why": lambda admin, args, _: admin.why(
-        args.text("word"), since=args.seconds_or_none("since"), until=args.seconds_or_none("until")
+        args.text("message"), since=args.seconds_or_none("since"), until=args.seconds_or_none("until")
     ),
     "show": lambda admin, args, _: admin.show(args.text("message")),
     "fetch": lambda admin, args, _: admin.fetch(_fetch(args)),

@@ -29,6 +29,9 @@ _FORMS = tuple(
 
 def queue_id(text: str) -> str | None:
     """From a whole reply, `250 2.0.0 Ok: queued as 4F1B22A03`."""
+    _, usual, rest = text.partition(": queued as ")
+    if usual and rest.isalnum():  # the form of nearly all, and of each message that Postfix takes
+        return rest[:MAX_ID]
     said = _CODES.sub("", text[:_LOOKED_AT], count=1)
     for form in _FORMS:
         if (match := form.search(said)) is not None:

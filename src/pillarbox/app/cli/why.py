@@ -37,7 +37,7 @@ def register(verbs: Group) -> None:
 
 def _why(options: Namespace) -> int:
     since, until = _bounds(options.since, options.around, time.time())
-    data = ask(options.config, "why", {"word": options.word, "since": since, "until": until})
+    data = ask(options.config, "why", {"message": options.word, "since": since, "until": until})
     print(output.as_json(data) if options.json else "\n".join(story.story(data)))
     return 0
 
