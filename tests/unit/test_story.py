@@ -128,6 +128,8 @@ def test_a_thousand_recipients_of_one_fate_are_a_few_lines() -> None:
     lines = story(data(*records, rows=rows))
     assert sum("Refused for good" in line for line in lines) == 1
     assert any("All 99 recipients: Refused for good by mx" in line for line in lines)
+    assert "and 79 more recipients" in lines and len(lines) < 40
+    assert any("u3@far.example and 95 more: failed for good" in line for line in lines)
 
 
 def test_two_of_a_kind_are_told_both_and_three_once() -> None:

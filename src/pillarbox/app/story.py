@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any
 
-from pillarbox.app.story_words import DNS, names, outlook, sentence
+from pillarbox.app.story_words import DNS, listed, names, outlook, sentence
 from pillarbox.app.texts import clock_time, moment, octets, path, plural, span, visible
 from pillarbox.core.status_codes import codes_in, meaning
 
 WIDTH = 108
 _AT = 36  # where the words begin: behind the time and what has passed
+_MOST_RECIPIENTS = 20  # named at the top
 _MOST_CANDIDATES_TO = 3  # recipients named in a line
 Data = Mapping[str, Any]
 
@@ -58,7 +59,9 @@ def _message(data: Data) -> list[str]:
     addresses = {row["number"]: row["address"] for row in recipients}
     subject = f' "{visible(message["subject"])}"' if message["subject"] else ""
     lines = [f"Message {message['id']}{subject}", f"from {path(message['sender'])}"]
-    lines += [f"to   {_recipient(row)}" for row in recipients]
+    lines += [f"to   {_recipient(row)}" for row in recipients[:_MOST_RECIPIENTS]]
+    if len(recipients) > _MOST_RECIPIENTS:
+        lines.append(f"and {len(recipients) - _MOST_RECIPIENTS} more recipients")
     lines += ["", *_line(message["received_at"], None, [_received(message)])]
     start, shown = message["received_at"], set[str]()
     for episode, times, last in _runs(_episodes(data["records"])):
@@ -159,7 +162,7 @@ def _now(data: Data) -> list[str]:
         together.setdefault(tuple(outlook(row, data)), []).append(row["address"])
     lines = ["What happens next" if any(row["settled_at"] is None for row in data["recipients"]) else "How it ended"]
     for told, addresses in together.items():
-        who = ", ".join(map(visible, addresses))
+        who = listed(addresses)
         first, *more = told
         lines += wrap(f"{who}: {first}", WIDTH - 2, initial_indent="  ", subsequent_indent="    ", **_WHOLE)
         for text in more:

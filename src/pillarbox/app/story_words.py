@@ -25,9 +25,13 @@ def names(recipients: Sequence[int], addresses: Mapping[int, str]) -> str:
         return ""
     if len(recipients) == len(addresses) > 2:
         return f"All {len(addresses)} recipients: "
-    known = [visible(addresses.get(number, f"#{number}")) for number in recipients]
-    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
-    return f"{', '.join(known[:_MOST_NAMES])}{more}: "
+    return f"{listed([addresses.get(number, f'#{number}') for number in recipients])}: "
+
+
+def listed(addresses: Sequence[str]) -> str:
+    """Some of them by name, and how many there are beyond."""
+    more = f" and {len(addresses) - _MOST_NAMES} more" if len(addresses) > _MOST_NAMES else ""
+    return f"{', '.join(map(visible, addresses[:_MOST_NAMES]))}{more}"
 
 
 def sentence(kind: str, detail: Data, at: float) -> str:
