@@ -110,10 +110,10 @@ class Stage:
         await turns(40)
         return message
 
-    async def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float, step: float = 10.0) -> None:
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
-            self.clock.advance(min(10.0, end - self.clock.monotonic()))
+            self.clock.advance(min(step, end - self.clock.monotonic()))
             await turns(30)
 
     async def order(self, message: Message, action: Action, who: str = "ada") -> None:

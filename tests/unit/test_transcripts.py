@@ -118,3 +118,12 @@ def test_a_reply_of_many_lines_is_cut() -> None:
 def test_the_capabilities_are_one_line() -> None:
     reply = ReplyReceived(Verb.EHLO, 250, None, ("mx", "PIPELINING", "SIZE 10"))
     assert transcript(job("a@far.example"), "me", [reply], rcpts=[]) == "> EHLO me\n< 250 mx; PIPELINING; SIZE 10"
+
+
+def test_the_message_is_told_once_however_many_replies_it_gets() -> None:
+    """By LMTP (RFC 2033 §4.2)."""
+    replies = [ReplyReceived(Verb.RCPT, 250, None, ("ok",)) for _ in range(2)]
+    replies += [ReplyReceived(Verb.END_OF_DATA, 450, None, ("no",)) for _ in range(2)]
+    named = [box("a@far.example"), box("b@far.example")]
+    lines = transcript(job("a@far.example", "b@far.example"), "mx", replies, rcpts=named).split("\n")
+    assert [line[:14] for line in lines[-3:]] == ["> (the message", "< 450 no", "< 450 no"]

@@ -96,7 +96,7 @@ async def bounced(root: Path) -> list[str]:
 async def expired(root: Path) -> list[str]:
     stage = Stage(answers={"RCPT 1": "452 4.2.2 Mailbox full", "DATA": NOBODY})
     message = await stage.receive(BOB)
-    await stage.pass_time(5 * 86400 + 60)
+    await stage.pass_time(5 * 86400 + 60, step=100.0)
     return await _told(stage, root, message.id)
 
 

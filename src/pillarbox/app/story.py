@@ -19,6 +19,7 @@ from pillarbox.core.status_codes import codes_in, meaning
 
 WIDTH = 108
 _AT = 36  # where the words begin: behind the time and what has passed
+_AT_HOME = ("", "maildir", "discard")  # lanes that nobody has to be told of
 _MOST_RECIPIENTS = 20  # named at the top
 _MOST_CANDIDATES_TO = 3  # recipients named in a line
 Data = Mapping[str, Any]
@@ -75,7 +76,8 @@ def _message(data: Data) -> list[str]:
 
 def _recipient(row: Data) -> str:
     behind = f" (it was sent to {path(row['original'])})" if row["original"] != row["address"] else ""
-    return f"{path(row['address'])}{behind}"
+    lane = "" if row["lane"] in _AT_HOME else f", by the lane {visible(row['lane'])}"
+    return f"{path(row['address'])}{behind}{lane}"
 
 
 def _received(message: Data) -> str:

@@ -18,6 +18,7 @@ MOST_LINES = 60
 MOST_OCTETS = 200  # of a line
 _KEPT_OF_REPLY = 12  # lines of one reply
 _HELLOS = frozenset((Verb.EHLO, Verb.LHLO))
+_ANSWERED_OFTEN = frozenset((Verb.END_OF_DATA, Verb.BDAT, Verb.AUTH))  # by LMTP, and step by step
 OURS, THEIRS = "> ", "< "
 
 
@@ -27,10 +28,14 @@ def transcript(
     """Lines, each with who said it. `rcpts`: whom we named, in that order; `fault`: how it ended, if badly."""
     lines: list[str] = []
     named, somebody = iter(rcpts), False
+    before: Verb | None = None
     for reply in replies:
+        again, before = reply.verb is before and reply.verb in _ANSWERED_OFTEN, reply.verb
         if reply.verb is Verb.RCPT:
             lines.append(f"{OURS}RCPT TO:<{next(named, '')}>")
             somebody = somebody or reply.klass == 2
+        elif again:
+            pass
         elif reply.verb is Verb.END_OF_DATA and not somebody:
             lines.append(f"{OURS}. (no message: nobody was accepted)")
         elif (said := _SAID.get(reply.verb)) is not None:
