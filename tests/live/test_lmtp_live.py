@@ -289,6 +289,6 @@ def test_what_a_pipe_says_is_told_by_why(tmp_path: Path) -> None:
         with Client(server.port) as client:
             reply = client.send(simple("bounces"), [CAROL], BOB)
         (notice,) = arrived(server)
-        why = server.cli("why", reply.split()[-1])
+        why = " ".join(server.cli("why", reply.split()[-1]).split())
     assert "no such box here" in why and f"{program}: user unknown (67)" in why
     assert b"Status: 5.1.1" in notice and b"no such box here" in notice

@@ -43,6 +43,11 @@ def count(server: Server, *where: str) -> int:
     return int(server.ask("queue", "count", *where)["count"])
 
 
+def told(server: Server, message: str) -> str:
+    """Its story, on one line."""
+    return " ".join(server.cli("why", message).split())
+
+
 def states(server: Server) -> dict[str, str]:
     return {row["address"]: row["state"] for row in server.ask("queue", "list", "state=any") if row["address"] in FAR}
 
@@ -58,7 +63,7 @@ def test_drop(either: Server) -> None:
     assert done == "2 recipients have failed, and nobody is told\n"
     assert states(either) == {"x@far.test": "failed", "y@far.test": "failed", "z@other.test": "deferred"}
     (row,) = either.ask("queue", "list", "state=failed", "recipient=x@far.test")
-    assert f"changed <x@far.test>: dropped by the operator of this server; by {WHO}" in either.cli("why", row["id"])
+    assert f"Changed by hand, by {WHO}: dropped by the operator of this server." in told(either, row["id"])
     assert "Its text is gone" in either.cli("show", row["id"])
     assert either.ask("queue", "drop", "--yes", "domain=far.test") == {"count": 0, "messages": 0, "standing": 0}
     assert letters(either) == []
@@ -83,16 +88,16 @@ def test_hold_and_release_and_reroute(either: Server) -> None:
     assert either.ask("queue", "retry", "--yes")["count"] == 0
     assert either.ask("queue", "reroute", "--yes", "--next-hop", "discard", "domain=far.test")["count"] == 2
     (row, _) = either.ask("queue", "list", "domain=far.test")
-    assert row["state"] == "held" and "held until it is released" in either.cli("why", row["id"])
+    assert row["state"] == "held" and "held until it is released" in told(either, row["id"])
     either.kill()
     either.start()
     assert states(either)["x@far.test"] == "held", "through a crash, too"
     assert either.ask("queue", "release", "--yes", "domain=far.test")["count"] == 2
     until(lambda: states(either)["x@far.test"] == states(either)["y@far.test"] == "delivered", what="discarded")
     assert states(either)["z@other.test"] == "held"
-    story = either.cli("why", row["id"])
+    story = told(either, row["id"])
     for text in ("held until it is released", "to go by discard", "released"):
-        assert f"{text}; by {WHO}" in story
+        assert f"Changed by hand, by {WHO}: {text}." in story
 
 
 def test_a_predicate_that_is_none_shows_where(either: Server) -> None:

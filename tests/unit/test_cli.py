@@ -59,7 +59,7 @@ def test_wrong_usage_is_2(argv: str, complaint: str, capsys: pytest.CaptureFixtu
         ("user add alice", 2, "alice: address has no @domain"),
         ("user add bob@example.test", 1, "pillarbox domain add example.test"),
         ("domain remove example.test", 1, "example.test"),
-        ("why nothing", 1, "a message id has 12 characters"),
+        ("why nothing", 1, "nothing is known of nothing"),
         ("show 000000000000", 1, "no message 000000000000 here"),
         ("send --from <> --to a@localhost none.txt", 1, "none.txt: No such file or directory"),
         ("domain list --config none.toml", 1, "none.toml: can't be read"),
@@ -107,7 +107,7 @@ def test_a_message_waits_for_the_server(
         (["queue", "count", "--json"], '{"count": 1}\n'),
         (["queue", "domain=localhost"], message),
         (["queue", "retry", "state=deferred"], "0 recipients are due now\n"),
-        (["why", message], f"{message}\n"),
+        (["why", message], f'Message {message} "Hello"\n'),
         (["show", message, "--json"], '{"message": '),
     ]:
         assert main(argv) == 0

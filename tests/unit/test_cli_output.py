@@ -91,47 +91,6 @@ def test_the_queue_has_a_line_for_each_recipient() -> None:
     ]
 
 
-def test_why_tells_a_story_in_order() -> None:
-    recipients = [
-        recipient(),
-        recipient(
-            number=1,
-            address="carol@example.org",
-            original="team@example.test",
-            state="delivered",
-            due=None,
-            settled_at=10.0,
-            reply="250 ok",
-        ),
-        recipient(number=2, address="dan@example.org", original="dan@example.org", due=0.0, attempts=0, reply=""),
-    ]
-    records = [
-        {"at": 1.0, "kind": "routed", "recipient": None, "detail": {"lane": "mx:example.org"}},
-        {"at": 2.0, "kind": "deferred", "recipient": 0, "detail": {"text": "450\r", "next_hop": "mx1", "due": 9.5}},
-    ]
-    data = {"message": MESSAGE, "recipients": recipients, "records": records}
-    assert output.story(data, 760.0).splitlines() == [
-        "01hzzzzzzzz0",
-        "1970-01-01 02:00:00+02:00  received from client.test [192.0.2.1] (mx, ESMTP, 2048 octets)",
-        "  from <>",
-        "  subject Hello",
-        "  to <bob@example.org>",
-        "  to <carol@example.org> (sent to <team@example.test>)",
-        "  to <dan@example.org>",
-        "",
-        "1970-01-01 02:00:01+02:00  routed: lane mx:example.org",
-        "1970-01-01 02:00:02+02:00  deferred <bob@example.org>: 450\\x0d; next_hop mx1; due 1970-01-01 02:00:09+02:00",
-        "",
-        "<bob@example.org>  deferred after 1 attempt",
-        "  next attempt at 1970-01-01 02:16:40+02:00 (in 4m)",
-        "  last reply: 450 4.2.0 later",
-        "<carol@example.org>  delivered at 1970-01-01 02:00:10+02:00, after 1 attempt",
-        "  last reply: 250 ok",
-        "<dan@example.org>  deferred",
-        "  first attempt at 1970-01-01 02:00:00+02:00 (now)",
-    ]
-
-
 def test_show_names_the_envelope() -> None:
     text = output.envelope({"message": {**MESSAGE, "peer": "", "subject": ""}, "recipients": [recipient()]})
     assert text.splitlines() == [

@@ -10,6 +10,7 @@ from typing import Any
 
 from pillarbox.adapters.predicate_sql import JOINED, condition
 from pillarbox.adapters.spool_sqlite import SqliteSpool
+from pillarbox.adapters.spool_why import FIND, REFUSALS_OF_RECIPIENT, REFUSALS_OF_SESSION, lower, span
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.inspection import Extent, LaneRow, MessageRow, RecipientRow
@@ -17,6 +18,7 @@ from pillarbox.engine.mail import State
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.predicate import STATES, UNSETTLED, And, OfMessage, Predicate, Standing
 from pillarbox.engine.records import Kind, Record
+from pillarbox.engine.refusals import Refusal
 
 _OF_LANE = """SELECT (SELECT received_at FROM message WHERE id = ?3),
     (SELECT reply FROM recipient WHERE message = ?1 AND lane = ?2 AND state = 0 LIMIT 1)"""
@@ -98,6 +100,17 @@ class SqliteSpoolReader:
             for at, kind, recipient, detail in rows
         )
 
+    async def sought(self, word: str, *, since: float, until: float, limit: int) -> list[MessageId]:
+        rows = await self._spool.query(FIND, (lower(word), *span(since, until), limit))
+        return [MessageId(number) for (number,) in rows]
+
+    async def refusals(self, session: MessageId, limit: int) -> list[Refusal]:
+        return [_refusal(row) for row in await self._spool.query(REFUSALS_OF_SESSION, (int(session), limit))]
+
+    async def refused(self, recipient: str, *, since: float, until: float, limit: int) -> list[Refusal]:
+        rows = await self._spool.query(REFUSALS_OF_RECIPIENT, (lower(recipient), since, until, limit))
+        return [_refusal(row) for row in rows]
+
     async def _unsettled(self, message: MessageId) -> int:
         return await self.count(And((OfMessage(message), _UNSETTLED)), 0.0)
 
@@ -115,6 +128,11 @@ class SqliteSpoolReader:
                 raise
             return None  # settled meanwhile
         return b"".join(chunks)
+
+
+def _refusal(row: tuple[Any, ...]) -> Refusal:
+    session, at, sender, recipient, detail = row
+    return Refusal(MessageId(session), at, sender, recipient, tuple(json.loads(detail).items()))
 
 
 def _mailbox(text: str | None) -> Mailbox | None:

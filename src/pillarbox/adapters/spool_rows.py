@@ -21,11 +21,12 @@ from pillarbox.adapters.spool_options import (
     read_rcpt_options,
 )
 from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
+from pillarbox.adapters.spool_why import forget_words
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.mail import Key, Leased, Message, Octets, Place, Row, Seen, State, Told, Unit, Waiting
-from pillarbox.engine.records import Record
+from pillarbox.engine.records import Kind, Record, queued_as
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ MOST_ROWS = 512  # in one statement
 _STEP = 8  # a statement has a multiple of so many rows, so that few have to be prepared
 _MESSAGE, _RECIPIENT = WORK_KINDS["message"], WORK_KINDS["recipient"]
 _CHANGE, _RECORD, _FINISHED = WORK_KINDS["change"], WORK_KINDS["record"], WORK_KINDS["finished"]
-_REROUTED = WORK_KINDS["rerouted"]
+_REROUTED, _REFUSAL = WORK_KINDS["rerouted"], WORK_KINDS["refusal"]
 _CLAIM, _REPEATED = WORK_KINDS["claim"], WORK_KINDS["repeated"]
 _PADDING = (None,) * WORK_COLUMNS
 _BETWEEN = (None,) * 13  # from e to q in the row of a further recipient
@@ -42,7 +43,8 @@ _AFTER_REROUTED = (None,) * (WORK_COLUMNS - 4)
 _NO_RECORD = (None,) * 3
 _AFTER_CLAIM = (None,) * (WORK_COLUMNS - 6)
 _BEFORE_REPEAT = (None,) * 6
-_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 14)
+_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 15)
+_AFTER_REFUSAL = (None,) * (WORK_COLUMNS - 7)
 _BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
 
 Values = list[Any]  # of rows of the view, one behind the other
@@ -63,7 +65,8 @@ def unit_values(unit: Unit) -> Values:
     finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
     for *change, record, heard, parked in unit.changes:
         told = _NO_RECORD if record is None else _told(record)
-        values += (_CHANGE, *change, *told, change[0] in finished, heard, parked, *_AFTER_CHANGE)
+        alias = None if record is None or record.kind is not Kind.DELIVERED else queued_as(record)
+        values += (_CHANGE, *change, *told, change[0] in finished, heard, parked, alias, *_AFTER_CHANGE)
     for choice in unit.rerouted:
         values += (_REROUTED, *choice, *_AFTER_REROUTED)
     for record in unit.records:
@@ -73,6 +76,8 @@ def unit_values(unit: Unit) -> Values:
     if not unit.changes:
         for message_id in finished:
             values += (_FINISHED, message_id, *_AFTER_FINISHED)
+    for refusal in unit.refusals:
+        values += (_REFUSAL, *refusal[:4], refusal.detail_json(), unit.refusals_kept, *_AFTER_REFUSAL)
     return values
 
 
@@ -291,6 +296,7 @@ def _read_recipient(address: str, original: str | None, owner: str | None, optio
 
 def disown(connection: apsw.Connection, messages: Sequence[int]) -> None:
     """Remove messages whose clients were told that they are not stored, within the caller's transaction."""
+    forget_words(connection, [(message,) for message in messages])
     for table in ("message", "body", "recipient", "record", "idempotency"):
         column = "id" if table == "message" else "message"
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(message,) for message in messages])

@@ -12,6 +12,13 @@ from pathlib import Path
 
 import apsw
 
+from pillarbox.adapters.spool_why import (
+    LATE_CHANGE,
+    LATE_MESSAGE,
+    TABLES_OF_WHY,
+    TRIGGERS_OF_WHY,
+    UPGRADE_OF_WHY,
+)
 from pillarbox.adapters.system import sync_directory
 
 log = logging.getLogger(__name__)
@@ -97,18 +104,21 @@ _TRIGGERS = {
             NEW.l, NEW.m, NEW.n, NEW.o, NEW.p);
         INSERT INTO body SELECT NEW.a, NEW.q WHERE NEW.q IS NOT NULL;
         INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.p ->> 'priority', 0), 0, NULL, 0);""",
+            ifnull(NEW.p ->> 'priority', 0), 0, NULL, 0);"""
+    + LATE_MESSAGE,
     # a to c message, number, when it came, d its priority if any, r to u the recipient
     "recipient": """
         INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.d, 0), 0, NULL, 0);""",
+            ifnull(NEW.d, 0), 0, NULL, 0);"""
+    + LATE_MESSAGE,
     # a to g the recipient's new state (g NULL: the reply stands), h to j the record of it if any, k whether the message
-    # is finished with, l what its sender was told, m whether it waits for room in its lane
+    # is finished with, l what its sender was told, m whether it waits for room in its lane, n what a next hop calls it
     "change": f"""
         UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f,
             reply = ifnull(NEW.g, reply), told = NEW.l, parked = NEW.m WHERE message = NEW.a AND number = NEW.b;
         INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j WHERE NEW.h IS NOT NULL;
-        DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};""",
+        DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};"""
+    + LATE_CHANGE,
     "record": f"""
         INSERT INTO record VALUES (NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j);""",
     # a and b the recipient, c the next hop that an operator chose for it
@@ -124,6 +134,7 @@ _TRIGGERS = {
         INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NULL, NEW.j
             WHERE EXISTS (SELECT 1 FROM message WHERE id = NEW.a)
             AND (SELECT count(*) FROM record WHERE message = NEW.a AND kind = NEW.i) < {MOST_REPEATS};""",
+    **TRIGGERS_OF_WHY,
 }
 WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
 
@@ -152,7 +163,7 @@ _UPGRADES = {
     ALTER TABLE recipient ADD COLUMN next_hop TEXT;
     CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
     """,
-    3: """
+    3: f"""
     ALTER TABLE recipient ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX recipient_parked ON recipient (lane, priority DESC, message) WHERE state = 0 AND parked;
     CREATE TABLE idempotency (
@@ -164,6 +175,7 @@ _UPGRADES = {
         PRIMARY KEY (scope, key)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_until ON idempotency (until);
+    {UPGRADE_OF_WHY}
     """,
 }
 
@@ -202,7 +214,7 @@ def _create(connection: apsw.Connection) -> None:
     connection.pragma("auto_vacuum", 2)  # incremental; only settable before the first table
     connection.pragma("journal_mode", "wal")
     with connection:
-        connection.execute(_TABLES + _work())
+        connection.execute(_TABLES + TABLES_OF_WHY + _work())
         connection.pragma("user_version", VERSION)
 
 

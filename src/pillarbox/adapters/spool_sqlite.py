@@ -30,6 +30,7 @@ from pillarbox.adapters.spool_rows import (
     unit_values,
 )
 from pillarbox.adapters.spool_schema import VERSION, open_reader
+from pillarbox.adapters.spool_why import forget_refusals, forget_words, index
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.ids import id_at
@@ -224,6 +225,10 @@ class SqliteSpool:
         """Remove Idempotency-Keys whose time has passed; gives how many went this time."""
         return await self.errand(partial(forget_claims, now=now))
 
+    async def index(self) -> int:
+        """Make some more messages quick to find; gives how many. Raises SpoolError."""
+        return await self.errand(index)
+
     async def copy_to(self, database: Path, bodies: Path) -> int:
         """A consistent copy of the spool while it works on. Gives the number of large bodies. Raises SpoolError."""
         self._removals_held += 1
@@ -381,10 +386,11 @@ def _forget(connection: apsw.Connection, before: float) -> int:
         f" AND (state < {State.DELIVERED:d} OR due >= ?)) ORDER BY id LIMIT {FORGET_AT_ONCE}",
         (id_at(before), before),
     ).fetchall()
+    forget_words(connection, rows)
     for table, column in (("message", "id"), ("recipient", "message"), ("record", "message"), ("body", "message")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-    return len(rows)
+    return len(rows) + forget_refusals(connection, before)
 
 
 def _nothing(connection: apsw.Connection) -> None:

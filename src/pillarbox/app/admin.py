@@ -22,6 +22,8 @@ from pillarbox.adapters.suppression_sqlite import SuppressionList
 from pillarbox.app.admin_directory import Data as Data
 from pillarbox.app.admin_directory import DirectoryAdmin, parsed_mailbox, refusals
 from pillarbox.app.admin_suppression import SuppressionAdmin, refusal_of
+from pillarbox.app.asking import FOREVER, MAX_ROWS, Asking, Kept, message_data, recipient_data
+from pillarbox.app.asking import Wanted as Wished
 from pillarbox.app.config import Config
 from pillarbox.app.control import Conversation, Fault, Refused
 from pillarbox.app.ordering import OrderError, Wanted, read_order
@@ -30,16 +32,14 @@ from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, MailOptions, MessageId, RcptOptions
 from pillarbox.core.header_edit import Edit
 from pillarbox.core.message import header_end
-from pillarbox.engine.inspection import LaneRow, MessageRow, RecipientRow, SpoolReader
+from pillarbox.engine.inspection import LaneRow, MessageRow, SpoolReader
 from pillarbox.engine.lanes import Load
-from pillarbox.engine.mail import State
 from pillarbox.engine.orders import Done, Order, scope
 from pillarbox.engine.ports import Circular, Disabled, Moved, NoSuchUser, NotLocal, Relayed, SpoolError
-from pillarbox.engine.predicate import STATES, And, Predicate, of_message, state_word
+from pillarbox.engine.predicate import STATES, And, Predicate, of_message
 from pillarbox.engine.predicate_parser import PredicateError, parse_predicate
 
 NO_WISHES = Wishes()
-MAX_ROWS = 1_000_000  # recipients of one message that are told
 
 
 class Submitted(NamedTuple):
@@ -203,7 +203,7 @@ class Admin(DirectoryAdmin):
     async def queue_list(self, where: str, limit: int) -> list[Data]:
         with _refusals():
             rows = await self._reader.recipients(parse_predicate(where), limit, self._now())
-        return [_recipient(row) for row in rows]
+        return [recipient_data(row) for row in rows]
 
     async def queue_count(self, where: str) -> Data:
         with _refusals():
@@ -239,22 +239,23 @@ class Admin(DirectoryAdmin):
 
     # --- one message
 
-    async def why(self, message: str) -> Data:
-        """What is known of a message: itself, its recipients, its records in order."""
+    async def why(self, word: str, *, since: float | None = None, until: float | None = None) -> Data:
+        """What is known of a message or a session, or those that are meant, where they are several."""
         with _refusals():
-            found, recipients = await self._message(message)
-        records = [
-            {"at": record.at, "kind": record.kind.value, "recipient": record.recipient, "detail": dict(record.detail)}
-            for record in found.records
-        ]
-        return {"message": _message(found), "recipients": recipients, "records": records}
+            return await self._asking().why(Wished(word, since or 0.0, FOREVER if until is None else until))
+
+    def _asking(self) -> Asking:
+        config = self._config
+        kept = Kept(config.history.keep, config.history.refusals, config.retry.give_up)
+        loads = None if self._live is None else self._queue.loads
+        return Asking(self._reader, now=self._now, loads=loads, kept=kept)
 
     async def show(self, message: str) -> Data:
         """Envelope and text. `header` and `body` are None once the message is settled: its text is gone by then."""
         with _refusals():
             found, recipients = await self._message(message)
             octets = await self._reader.body(found.id)
-        return {"message": _message(found), "recipients": recipients, **_text(octets)}
+        return {"message": message_data(found), "recipients": recipients, **_text(octets)}
 
     async def _message(self, text: str) -> tuple[MessageRow, list[Data]]:
         try:
@@ -264,7 +265,7 @@ class Admin(DirectoryAdmin):
         if (found := await self._reader.message(message)) is None:
             raise Refused(f"no message {message} here; settled ones are kept for history.keep")
         rows = await self._reader.recipients(of_message(message), MAX_ROWS, self._now())
-        return found, [_recipient(row) for row in rows]
+        return found, [recipient_data(row) for row in rows]
 
     # --- what needs a running server
 
@@ -301,28 +302,6 @@ class Admin(DirectoryAdmin):
 # --- values to data
 
 
-def _sender(sender: Mailbox | None) -> str:
-    return "" if sender is None else str(sender)
-
-
-def _recipient(row: RecipientRow) -> Data:
-    return {
-        "id": str(row.message),
-        "number": row.number,
-        "address": row.address,
-        "original": row.original,
-        "sender": _sender(row.sender),
-        "state": state_word(row.state, row.attempts),
-        "due": row.due if row.state is State.SCHEDULED else None,
-        "settled_at": row.due if row.state.settled else None,
-        "attempts": row.attempts,
-        "lane": row.lane,
-        "reply": row.reply,
-        "size": row.size,
-        "received_at": row.received_at,
-    }
-
-
 def merged(rows: list[LaneRow], loads: list[Load]) -> list[Data]:
     """What waits on the disk beside what is in memory, the fullest lane first."""
     lanes: dict[str, Data] = {}
@@ -343,22 +322,6 @@ def merged(rows: list[LaneRow], loads: list[Load]) -> list[Data]:
         now = {"ready": ready, "in_flight": in_flight, "reply": last or known["reply"]}
         lanes[lane] = {**known, **now, "slowed": slowed, "until": until}
     return sorted(lanes.values(), key=lambda lane: -(lane["queued"] + lane["ready"] + lane["in_flight"]))
-
-
-def _message(row: MessageRow) -> Data:
-    return {
-        "id": str(row.id),
-        "received_at": row.received_at,
-        "sender": _sender(row.sender),
-        "listener": row.listener,
-        "peer": row.peer,
-        "helo": row.helo,
-        "protocol": row.protocol,
-        "size": row.size,
-        "subject": row.subject,
-        "message_id": row.message_id,
-        "eight_bit": row.eight_bit,
-    }
 
 
 def _text(octets: bytes | None) -> Data:

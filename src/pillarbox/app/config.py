@@ -87,6 +87,13 @@ class HistoryConfig:
         "7d",
         "How long envelope and records of a message stay after its last recipient was settled. Its text goes at once.",
     )
+    refusals: int = keys.one(
+        "refusals",
+        kinds.count_or_none(),
+        100_000,
+        "How many refusals of clients, senders, recipients and messages `why` can tell of; the oldest go. 0: none, and"
+        " replies tell no id of a session.",
+    )
 
 
 def default_hostname() -> Domain:

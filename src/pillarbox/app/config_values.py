@@ -171,6 +171,11 @@ def weight() -> Kind[int]:
     return Kind(f"a whole number from 0 to {MAX_WEIGHT}", lambda value: _within(_integer(value), 0, MAX_WEIGHT))
 
 
+def count_or_none() -> Kind[int]:
+    """How many of something, or 0."""
+    return Kind(f"a whole number from 0 to {MAX_COUNT}", lambda value: _within(_integer(value), 0, MAX_COUNT))
+
+
 def count_or_off() -> Kind[int | None]:
     """How many of something; None: any number."""
 

@@ -43,6 +43,7 @@ from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
 from pillarbox.app.oauth import make_tokens
+from pillarbox.app.recurring import Recurring
 from pillarbox.app.secrets import read_credentials
 from pillarbox.app.sockets import ListenerKey, key, printed
 from pillarbox.app.watching import Watching, watch
@@ -64,6 +65,7 @@ from pillarbox.engine.pacing import LaneTerms
 from pillarbox.engine.passing_back import PassingBack
 from pillarbox.engine.ports import Clock, Mailer, SpoolError
 from pillarbox.engine.queue import Lane, LaneOpener, Queue
+from pillarbox.engine.refusals import Refusals
 from pillarbox.engine.routing import (
     Bounces,
     Discard,
@@ -96,6 +98,7 @@ MAILDIR_JOBS = 32  # in flight
 INSTANT_JOBS = 10_000
 MOST_TERMS = 10_000  # lanes whose rates are remembered
 FORGET_EVERY = 3600.0  # seconds between looks at the history
+INDEX_EVERY = 30.0  # seconds between steps that make new messages quick to find
 
 
 class Data:
@@ -154,6 +157,7 @@ class House:
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
         self._tallies = Tallies()
         self._limit_hooks = self._make_limit_hooks()
+        self._refusals = Refusals(data.spool, data.clock, self.config.history.refusals)
         self._accounts = Argon2Accounts(data.directory, secret=data.store.secret("logins"))
         self._usage = MaildirUsage(data.folder.mail)
         self._terminal_rate = Rate(self.config.limits.terminal_messages)
@@ -174,6 +178,7 @@ class House:
         self._draining: set[asyncio.Task[None]] = set()  # listeners that a reload took away
         self._forgetting: asyncio.Task[None] | None = None
         self._timer = data.clock.call_later(1.0, self._forget_soon)
+        self._index = Recurring(data.clock, data.spool.index, every=INDEX_EVERY)
 
     def _make_ways(self) -> Ways:
         data = self.data
@@ -313,6 +318,7 @@ class House:
             returns=data.verp,
             suppressed=data.suppressions.find if config.suppression.enabled else None,
             hooks=(*(pipelining_hooks() if listener.forbid_unauth_pipelining else ()), *self._limit_hooks),
+            refusals=self._refusals if config.history.refusals else None,
         )
 
     def _make_limit_hooks(self) -> tuple[Hook[Any], ...]:
@@ -376,6 +382,7 @@ class House:
         self.ways = self._make_ways()
         self.answers.resolver = self.ways.resolver
         self.data.spool.reserve = config.limits.disk_reserve
+        self._refusals.most = config.history.refusals
         self._terminal_rate = Rate(config.limits.terminal_messages)
         self._limit_hooks = self._make_limit_hooks()
         self._auth_rate = Rate(config.limits.auth_failures)
@@ -401,6 +408,7 @@ class House:
         """Drain: transactions end within the configured time, deliveries too; the rest is due at the next start."""
         grace = self.config.limits.drain
         self._timer.cancel()
+        await self._index.close()
         await asyncio.gather(
             *(listener.drain(grace) for listener in self.listeners.values()),
             self._fetching.close(grace),
@@ -409,6 +417,7 @@ class House:
         )
         await self.once.close()
         await self.queue.close(grace)
+        self._refusals.flush()
         self._accounts.close()
         self._usage.close()
         if self._forgetting is not None:

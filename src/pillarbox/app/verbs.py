@@ -45,6 +45,12 @@ class _Args:
             self._bad(name, "a number")
         return value
 
+    def seconds_or_none(self, name: str) -> float | None:
+        value = self._args.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            self._bad(name, "a time in seconds")
+        return None if value is None else float(value)
+
     def flag(self, name: str) -> bool:
         """False where it is not given."""
         value = self._args.get(name, False)
@@ -141,7 +147,9 @@ VERBS: dict[str, _Verb] = {
         args.text("address"), until=args.text("until", ""), reason=args.text("reason", ""), who=args.text("who", "")
     ),
     "suppression_remove": lambda admin, args, _: admin.suppression.suppression_remove(args.text("pattern")),
-    "why": lambda admin, args, _: admin.why(args.text("message")),
+    "why": lambda admin, args, _: admin.why(
+        args.text("message"), since=args.seconds_or_none("since"), until=args.seconds_or_none("until")
+    ),
     "show": lambda admin, args, _: admin.show(args.text("message")),
     "fetch": lambda admin, args, _: admin.fetch(_fetch(args)),
     "watch": lambda admin, args, _: admin.watch(args.text("user")),

@@ -23,6 +23,7 @@ from pillarbox.engine.pacing import Pacer
 from pillarbox.engine.ports import Clock
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.routing import Route
+from pillarbox.engine.shaping import in_the_log
 from pillarbox.engine.slowdown import SlowDown
 
 log = logging.getLogger(__name__)
@@ -271,8 +272,7 @@ class Dispatch:
     def _heard(self, lane: Lane, report: Report, job: Job) -> None:
         now = self._clock.monotonic()
         for slow in lane.shaper.heard(report, job, now):
-            until = "" if slow.until is None else f", for {max(slow.until - now, 0.0):.0f} s"
-            log.info("lane %s: %s: %s%s", job.lane, slow.cause, slow.what, until)
+            log.info("lane %s: %s", job.lane, in_the_log(slow, now))
 
     def _fill(self, name: str, lane: Lane) -> None:
         window = self._window()

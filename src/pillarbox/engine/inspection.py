@@ -13,6 +13,7 @@ from pillarbox.core.envelope import MessageId
 from pillarbox.engine.mail import State
 from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.records import Record
+from pillarbox.engine.refusals import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,16 @@ class SpoolReader(Protocol):
 
     async def message(self, message: MessageId) -> MessageRow | None:
         """The message, settled or not, or None where it is not known."""
+
+    async def sought(self, word: str, *, since: float, until: float, limit: int) -> list[MessageId]:
+        """The messages of that time that a word leads to, the newest first: the address of a recipient, before or
+        behind an alias, a Message-ID, or `=` and what a next hop calls it."""
+
+    async def refusals(self, session: MessageId, limit: int) -> list[Refusal]:
+        """What was refused in that session, in order."""
+
+    async def refused(self, recipient: str, *, since: float, until: float, limit: int) -> list[Refusal]:
+        """What was refused to that recipient in that time, the newest first."""
 
     async def body(self, message: MessageId) -> bytes | None:
         """The whole text, header section first; None once the last recipient was settled."""

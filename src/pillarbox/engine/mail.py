@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, IntFlag
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import Envelope, MailOptions, MessageId, Recipient
@@ -15,6 +15,9 @@ from pillarbox.core.message import HeaderView
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.core.verp import return_address
 from pillarbox.engine.records import Record
+
+if TYPE_CHECKING:
+    from pillarbox.engine.refusals import Refusal
 
 
 class State(IntEnum):
@@ -189,6 +192,7 @@ class Delivered:
     next_hop: str
     reach: Reach = Reach.FINAL
     keeps_time: bool = True  # False: a next hop without DELIVERBY took a message that has a time (RFC 2852)
+    tls: str = ""  # the version that protected it on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,7 @@ class Report(NamedTuple):
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...] = ()  # attempts that gave no outcome: hosts that could not be reached, DNS answers
     source: str = ""  # the address of an egress pool from which it was tried, "" where none was chosen
+    transcript: str = ""  # what was said, where it explains an outcome: lines, `> ` ours and `< ` the next hop's
 
     @property
     def is_ambiguous(self) -> bool:
@@ -310,3 +315,5 @@ class Unit(NamedTuple):
     notes: tuple[Record, ...] = ()  # records that come before those of the changes
     rerouted: tuple[Rerouted, ...] = ()
     repeats: tuple[Record, ...] = ()  # messages that came again: dropped where there are too many
+    refusals: tuple[Refusal, ...] = ()  # of sessions without a message
+    refusals_kept: int = 0  # the newest so many of all that there are

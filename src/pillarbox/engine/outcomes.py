@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, DeliverBy, MessageId, Notify
+from pillarbox.core.queue_ids import queue_id
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.dsn import Action, Telling
 from pillarbox.engine.mail import (
@@ -297,6 +298,13 @@ def _hears_of_delay(job: Job, row: Row, outcome: Deferred) -> bool:
 # --- the record of it
 
 
+def _at_next_hop(outcome: Delivered) -> tuple[tuple[str, str | int | float], ...]:
+    """How it went there, and what it is called there: last, so that it is found at once."""
+    tls = (("tls", outcome.tls),) if outcome.tls else ()
+    known = queue_id(outcome.text)
+    return tls if known is None else (*tls, ("queued_as", known))
+
+
 def record(message: Message, row: Row, verdict: Verdict, now: float, source: str = "") -> Record:
     outcome, state = verdict.outcome, verdict.state
     detail: tuple[tuple[str, str | int | float], ...] = (("text", outcome.text), ("next_hop", outcome.next_hop))
@@ -304,6 +312,8 @@ def record(message: Message, row: Row, verdict: Verdict, now: float, source: str
         detail += (("status", str(outcome.status)),)
     if source:
         detail += (("source", source),)
+    if isinstance(outcome, Delivered) and outcome.reach is not Reach.FINAL:
+        detail += _at_next_hop(outcome)
     if state is State.SCHEDULED:
         detail += (("due", verdict.due),)
     kind = _KINDS[state] if state.settled else _UNDER_WAY.get(type(outcome), Kind.DEFERRED)

@@ -131,6 +131,11 @@ class Reception:
         self._options = NO_RCPT_OPTIONS  # of the RCPT that is being answered
 
     @property
+    def mail(self) -> MailFrom:
+        """What began it."""
+        return self._mail
+
+    @property
     def spilled(self) -> Drop | None:
         """What must be forgotten when the transaction ends here."""
         intake = self._intake

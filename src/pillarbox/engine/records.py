@@ -47,3 +47,9 @@ class Record(NamedTuple):
 
     def detail_json(self) -> str:
         return _TO_JSON(dict(self.detail))
+
+
+def queued_as(record: Record) -> str | None:
+    """What a next hop calls the message, by which it is found."""
+    last = record.detail[-1]  # it stands there or nowhere
+    return str(last[1]) if last[0] == "queued_as" else None

@@ -23,6 +23,7 @@ from pillarbox.engine.hooks import Chains, Hook, Trail
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import Clock, Directory, Presence, SpoolError, User
+from pillarbox.engine.refusals import Refusals
 from pillarbox.engine.suppression import Suppression
 from pillarbox.smtp.lmtp import LmtpConnection
 from pillarbox.smtp.mechanisms import ALL_MEANS, Means
@@ -133,6 +134,7 @@ class Service:
     suppressed: Callable[[Mailbox], Suppression | None] | None = None  # whether an address gets no mail of our clients
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
     fields_asked: frozenset[str] = frozenset()  # header fields that routes depend on, in lower case
+    refusals: Refusals | None = None  # keeps what is refused; None: nobody does, and replies tell no id
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
     mechanisms: Mapping[Means, tuple[str, ...]] = field(init=False, repr=False, compare=False)

@@ -14,6 +14,7 @@ from typing import Any
 
 from pillarbox.core import reply as r
 from pillarbox.core.address import Domain
+from pillarbox.core.envelope import MessageId
 from pillarbox.core.message import Hop
 from pillarbox.core.reply import Reply
 from pillarbox.engine import hooks, inquiries, login, turning
@@ -22,6 +23,7 @@ from pillarbox.engine.hooks import Chains, consult, notify
 from pillarbox.engine.lmtp import LmtpReception
 from pillarbox.engine.questions import Accept, Ask, Consult, Drop, Question, SenderDomain, Step
 from pillarbox.engine.reception import Reception, judged_sender, question_of_sender, refusal_of_sender
+from pillarbox.engine.refusals import concerns, described, marked
 from pillarbox.engine.service import Client, Service
 from pillarbox.smtp.events import (
     Atrn,
@@ -56,7 +58,10 @@ class Session:
         "_asked",
         "_client",
         "_ending",
+        "_event",
         "_hop",
+        "_id",
+        "_over",
         "_reception",
         "_service",
         "_then",
@@ -74,20 +79,31 @@ class Session:
         self._hop = Hop("", peer, service.hostname.ascii, "SMTP")
         self._transactions = 0
         self._reception: Reception | None = None
+        self._over: Reception | None = None  # whose message has just been refused
         self._ending = False  # its message is whole: the transaction is over with the next reply
+        self._id: MessageId | None = None  # that it is known by, from its first refusal on
+        self._event: ServerEvent | None = None  # that the question is about; None: the connection
         self._asked: Question | None = None
         self._then: Callable[[Any], Step] | None = None
         self.swap: tuple[Domain, ...] = ()  # whose mail is sent once TURN or ATRN has changed the roles
 
     def connect(self) -> Reply | Question | None:
         """Somebody has connected: the refusal that takes the place of the greeting, a question first, or None."""
-        return self._put(consult(self._client.chains.connect, hooks.Connect(self._client), _refusal))
+        return self._opened(consult(self._client.chains.connect, hooks.Connect(self._client), _refusal))
+
+    def turned_away(self, reply: Reply) -> Reply:
+        """Somebody has connected, and there is no place: the reply as it is told."""
+        return self._recorded(reply, None)
 
     def greet(self) -> Reply | Question | None:
         """The greeting is due: what is said instead of it, or a question first."""
-        return self._put(
+        return self._opened(
             consult(self._client.chains.greet, hooks.Greet(self._client), self._greeted) or self._greeted()
         )
+
+    def _opened(self, step: Step) -> Reply | Question | None:
+        found = self._put(step)
+        return self._recorded(found, None) if type(found) is Reply and found.code >= 400 else found
 
     def _greeted(self, refusal: Reply | None = None) -> Reply:
         return refusal or self._service.greeting
@@ -97,8 +113,9 @@ class Session:
         step = _HANDLERS[type(event)](self, event)
         if type(step) is Ask:
             self._asked, self._then = step
+            self._event = event
             return step[0]
-        return step
+        return self._recorded(step, event) if type(step) is Reply and step.code >= 400 else step
 
     def answer(self, found: object) -> Reply | Question | None:
         """The answer to the last question. Gives what `handle` does."""
@@ -106,13 +123,37 @@ class Session:
         assert then is not None
         self._asked = self._then = None
         step = self._put(then(found))
-        return self._ended(step) if self._ending and isinstance(step, Reply) else step
+        if self._ending and isinstance(step, Reply):
+            step = self._ended(step)
+        return self._recorded(step, self._event) if type(step) is Reply and step.code >= 400 else step
 
     def _put(self, step: Step) -> Reply | Question | None:
         if type(step) is Ask:
             self._asked, self._then = step
             return step[0]
         return step
+
+    def _recorded(self, reply: Reply, event: ServerEvent | None) -> Reply:
+        """The refusal as it is told, with the id under which `why` knows of it."""
+        refusals, command = self._service.refusals, _REFUSABLE.get(type(event))
+        if refusals is None or command is None or not concerns(reply):
+            return reply
+        if self._id is None:
+            self._id = self._service.ids.next()
+        mail, whom = self._envelope(event)
+        sender = None if mail is None else "" if mail.sender is None else str(mail.sender)
+        for told in described(self._client, self._id, reply, command=command(event), sender=sender, recipients=whom):
+            refusals.add(told)
+        return marked(reply, self._id)
+
+    def _envelope(self, event: ServerEvent | None) -> tuple[MailFrom | None, list[str]]:
+        """Whose mail to whom a command was about."""
+        reception = self._reception or self._over
+        if reception is None or isinstance(event, MailFrom | Hello):
+            return (event, []) if isinstance(event, MailFrom) else (None, [])
+        if isinstance(event, RcptTo):
+            return reception.mail, [str(event.recipient)]
+        return reception.mail, list(dict.fromkeys(str(each.original) for each in reception.recipients.values()))
 
     def abandon(self) -> Drop | None:
         """The connection is gone. What was spilled of an unfinished message must go too."""
@@ -277,6 +318,7 @@ class Session:
     def _ended(self, reply: Reply) -> Reply:
         """The transaction is over. Addresses whose message was refused for good were asked for, as with RSET."""
         self._ending = False
+        self._over = self._reception if reply.code >= 400 else None
         if reply.code // 100 == 5:
             return self._counted(reply)
         self._reception = None
@@ -332,6 +374,16 @@ def _refusal(refusal: Reply | None) -> Step:
 
 
 _NO_HOOKS = Chains.of(())
+# What can be refused, as it is named in a record. What a client says of itself in AUTH is none of it.
+_REFUSABLE: Mapping[type, Callable[[Any], str]] = {
+    type(None): lambda event: "connect",
+    Hello: lambda event: f"{'EHLO' if event.extended else 'HELO'} {event.name}",
+    MailFrom: lambda event: f"{event.mode.value} FROM:<{event.sender or ''}>",
+    RcptTo: lambda event: f"RCPT TO:<{event.recipient}>",
+    DataCommand: lambda event: "DATA",
+    BodyEnd: lambda event: "the message",
+    ChunkEnd: lambda event: "the message",
+}
 _HANDLERS: Mapping[type, Callable[[Session, Any], Step]] = {
     Hello: Session._hello,
     MailFrom: Session._mail_from,

@@ -61,6 +61,8 @@ def settled(
     message, found = job.message, Settling()
     found.notes += job.notes
     found.notes += [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
+    if report.transcript:
+        found.notes.append(Record(message.id, now, Kind.ATTEMPT, None, (("transcript", report.transcript),)))
     for row, outcome in zip(job.rows, report.outcomes, strict=True):
         if not isinstance(outcome, UNTRIED):
             row.attempts += 1

@@ -63,9 +63,11 @@ class Transaction:
         "_now",
         "_outcomes",
         "_pipelining",
+        "_tls",
         "_unsent",
         "job",
         "mails",
+        "named",
         "next_hop",
         "plan",
         "replied",
@@ -81,14 +83,17 @@ class Transaction:
         authenticated: bool = False,
         most_mails: int | None = None,
         most_recipients: int | None = None,
+        tls: str = "",
     ) -> None:
         """`most_mails`: how many transactions the server still takes on this connection; `most_recipients`: how many we
-        name in one."""
+        name in one; `tls`: the version on it."""
+        self._tls = tls
         self.job = job
         self.next_hop = next_hop
         self.replied = False  # the server has answered something of this transaction
         self.plan: Plan | None = None  # how the text is converted
         self.mails = 0  # transactions at the server
+        self.named: list[Mailbox] = []  # whom we gave it, in order
         self._client = client
         self._now = now
         self._authenticated = authenticated
@@ -153,6 +158,7 @@ class Transaction:
 
     def _rcpt(self, index: int) -> bytes:
         recipient = self.job.rows[index].recipient
+        self.named.append(recipient.address)
         return self._client.rcpt(
             recipient.address, passing_on.rcpt_parameters(recipient.options, self._client.capabilities)
         )
@@ -262,7 +268,7 @@ class Transaction:
         if reply.klass == 2 and reply.verb in (Verb.END_OF_DATA, Verb.BDAT):
             reach = Reach.NOTIFYING if "DSN" in self._client.capabilities else Reach.SILENT
             keeps_time = self.job.options.deliver_by is None or "DELIVERBY" in self._client.capabilities
-            return Delivered(str(reply), self.next_hop, reach, keeps_time)
+            return Delivered(str(reply), self.next_hop, reach, keeps_time, self._tls)
         if reply.klass == 5:
             return Failed(str(reply), self.next_hop, _status(reply), remote=True)
         return Deferred(str(reply), self.next_hop, _status(reply), remote=True)

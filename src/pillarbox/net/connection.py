@@ -87,7 +87,8 @@ class Connection(asyncio.Protocol):
         self._session = Session(listener.service, self.peer, here, unread=self._unread)
         if isinstance(transport, Secured):  # it was adopted with its layer
             self._session.secured(transport.layer)
-        self._admit(listener.admit(self) or self._session.connect())
+        refusal = listener.admit(self)
+        self._admit(self._session.connect() if refusal is None else self._session.turned_away(refusal))
 
     def _admit(self, answer: Any) -> None:
         """The refusal, or none, or a question first; then the handshake, or the greeting."""

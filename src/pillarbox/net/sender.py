@@ -20,13 +20,14 @@ from pillarbox.core.mime import Target, Unconvertible
 from pillarbox.engine.conversion import Body as Text
 from pillarbox.engine.conversion import converted, survey
 from pillarbox.engine.egress import Source
-from pillarbox.engine.mail import Job, Report
+from pillarbox.engine.mail import Delivered, Job, Report
 from pillarbox.engine.opening import Declined, Opened, Opening, OpeningStep, Terms, Unfit
 from pillarbox.engine.pacing import NO_TERMS
 from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, ConnectionTerms, SpoolError
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, Transaction
+from pillarbox.engine.transcripts import transcript
 from pillarbox.net.network import is_loopback
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
@@ -139,6 +140,8 @@ class Outgoing(asyncio.Protocol):
         self._stream: asyncio.Task[None] | None = None
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self._greeted: list[ReplyReceived] = []  # to what opened the connection
+        self._heard: list[ReplyReceived] = []  # to the commands of this job
 
     # --- for the pool
 
@@ -160,6 +163,10 @@ class Outgoing(asyncio.Protocol):
         """The TLS under this connection, for a login to be bound to; None where there is none."""
         return None if self._secured is None or not self._secured.layer.ready else self._secured.layer
 
+    @property
+    def _tls_version(self) -> str:
+        return "" if self._secured is None else self._secured.layer.version
+
     def run(self, job: Job, body: Text, done: Done) -> None:
         """Carry one job; `done` is called once, after this has returned."""
         transaction = self._transaction = self._transaction_type(
@@ -170,7 +177,9 @@ class Outgoing(asyncio.Protocol):
             authenticated=self._protection.credentials is not None,
             most_mails=None if self._most_mails is None else self._most_mails - self._mails,
             most_recipients=self._terms.recipients_per_transaction,
+            tls=self._tls_version,
         )
+        self._heard = []
         self._done = done
         self._body = body
         self._started(transaction, transaction.begin)
@@ -273,6 +282,7 @@ class Outgoing(asyncio.Protocol):
     def _on_reply(self, reply: ReplyReceived) -> None:
         transaction = self._transaction
         if transaction is not None:
+            self._heard.append(reply)
             if reply.code == 421 and self.jobs and not transaction.replied:
                 self._break(f"{reply}")  # said to a connection that we kept too long, not to this job
             elif reply.klass == 2 and reply.verb in _ENDS and self._unwritten:
@@ -280,6 +290,7 @@ class Outgoing(asyncio.Protocol):
             else:
                 self._take(transaction.on_reply(reply))
         elif reply.verb in _OPENING and self._opening is not None:
+            self._greeted.append(reply)
             self._open(self._opening.on_reply(reply))
 
     def _open(self, step: OpeningStep) -> None:
@@ -396,6 +407,10 @@ class Outgoing(asyncio.Protocol):
         self.deadline = float("inf")
         self.jobs += 1
         self._mails += transaction.mails
+        if report is not None and any(type(outcome) is not Delivered for outcome in report.outcomes):
+            heard = [*self._greeted, *self._heard]
+            told = transcript(transaction.job, self._hello_name, heard, rcpts=transaction.named, fault=self.fault)
+            report = report._replace(transcript=told)
         done(self, transaction.job, report)
 
     def _break(self, text: str) -> None:

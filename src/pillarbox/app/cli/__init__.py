@@ -25,6 +25,7 @@ from pillarbox.app.cli import (
     shaping,
     suppression,
     watch,
+    why,
 )
 from pillarbox.app.cli.options import config_option
 from pillarbox.app.config_load import ConfigError
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"pillarbox {__version__}")
     config_option(top, default=None)
     verbs = top.add_subparsers(metavar="VERB", required=True, title="verbs")
-    for family in (server, directory, mail, sendmail, queue, suppression, fetch, replies, shaping, conform, watch):
+    for family in (server, directory, mail, sendmail, queue, why, suppression, fetch, replies, shaping, conform, watch):
         family.register(verbs)
     return top
 

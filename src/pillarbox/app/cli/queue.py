@@ -1,11 +1,10 @@
-"""`pillarbox queue`, `why` and `show`: what is under way, what is to become of it, and what became of a message."""
+"""`pillarbox queue` and `show`: what is under way, what is to become of it, and what a message is."""
 
 from __future__ import annotations
 
 import base64
 import re
 import sys
-import time
 from argparse import Namespace
 from typing import Any
 
@@ -49,7 +48,6 @@ def register(verbs: Group) -> None:
     queue.add_argument(
         "--next-hop", default="", metavar="HOP", help="reroute: where to, as in a route; `routes` takes that back"
     )
-    add_verb(verbs, "why", _why, "tell the life of a message").add_argument("message", metavar="ID")
     add_verb(verbs, "show", _show, "show a message: envelope, header section, body").add_argument(
         "message", metavar="ID"
     )
@@ -148,12 +146,6 @@ def _messages(number: int) -> str:
 
 
 # --- one message
-
-
-def _why(options: Namespace) -> int:
-    data = ask(options.config, "why", {"message": options.message})
-    print(output.as_json(data) if options.json else output.story(data, time.time()))
-    return 0
 
 
 def _show(options: Namespace) -> int:
