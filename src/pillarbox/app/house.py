@@ -142,7 +142,9 @@ class House:
         return Ways(
             network=TcpNetwork(),
             resolver=DnsResolver(
-                [str(server) for server in self.config.dns.servers], lifetime=self.config.timeouts.dns
+                [str(server) for server in self.config.dns.servers],
+                lifetime=self.config.timeouts.dns,
+                monotonic=data.clock.monotonic,
             ),
             clock=data.clock,
             spool=data.spool,

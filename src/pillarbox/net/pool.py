@@ -18,7 +18,8 @@ from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
 from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
 from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, TlsPolicy
-from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Shuffle, Try, TrySocket
+from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Race, Shuffle, Try, TrySocket
+from pillarbox.net.race import Dialling, first_connected
 from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
 from pillarbox.net.tls_faults import TlsFaults
 from pillarbox.smtp.sasl import Credentials
@@ -134,33 +135,57 @@ class SmtpMailer:
             match walk.next_question():
                 case AskMx(domain=domain):
                     walk.answer(await resolver.mx(domain))
-                case AskAddresses(host=host):
+                case AskAddresses(host=host, every=True):
                     walk.answer(await resolver.addresses(host))
-                case (Try() | TrySocket()) as target:
-                    try:
-                        return await self._connect(target)
-                    except (OSError, Unusable) as error:
-                        walk.lacks_tls |= isinstance(error, Unusable) and error.tls
-                        walk.failed(str(error) or type(error).__name__)
+                case AskAddresses(host=host):
+                    walk.answer(await resolver.first_addresses(host))
+                case Race(tries=tries):
+                    if (connection := await self._connect_to_any(walk, tries)) is not None:
+                        return connection
+                case TrySocket() as target:
+                    if (connection := await self._connect(walk, target)) is not None:
+                        return connection
                 case Exhausted() as end:
                     return end
 
-    async def _connect(self, target: Try | TrySocket) -> Outgoing:
-        """Raises OSError, Unusable."""
-        may_be_clear = self._tls is TlsPolicy.OPPORTUNISTIC and not self._implicit
-        faults = self._ways.tls_faults
-        server = (str(target.ip), target.port) if isinstance(target, Try) else (target.path, 0)
-        if may_be_clear and self._credentials is None and faults.known(server, self._ways.clock.monotonic()):
-            return await self._connect_with(target, self._protection(TlsPolicy.OFF))
+    async def _connect_to_any(self, walk: MxWalk, tries: tuple[Try, ...]) -> Outgoing | None:
+        """None: at least one of them has failed."""
+        dialling = Dialling(self._dial, partial(_failed, walk), Outgoing.quit, self._ways.clock)
+        won = await first_connected(tries, dialling)
+        return None if won is None else await self._connect(walk, *won)
+
+    async def _connect(self, walk: MxWalk, target: Try | TrySocket, dialled: Outgoing | None = None) -> Outgoing | None:
+        """None: it has failed."""
         try:
-            return await self._connect_with(target, self._protection(self._tls))
+            return await self._use(target, await self._dial(target) if dialled is None else dialled)
+        except (OSError, Unusable) as error:
+            _failed(walk, target, error)
+            return None
+
+    @property
+    def _may_be_clear(self) -> bool:
+        return self._tls is TlsPolicy.OPPORTUNISTIC and not self._implicit
+
+    async def _use(self, target: Try | TrySocket, dialled: Outgoing) -> Outgoing:
+        """The connection, or another one to the same place, once jobs may be run on it. Raises OSError, Unusable."""
+        try:
+            return await self._greeted(dialled)
         except Unusable as error:
-            if not error.tls or not may_be_clear:
+            if not error.tls or not self._may_be_clear:
                 raise
             log.info("%s: %s; once more in clear", target, error)  # RFC 7435 §3: better than no mail at all
-        connection = await self._connect_with(target, self._protection(TlsPolicy.OFF))
-        faults.failed(server, self._ways.clock.monotonic())  # and nothing else is wrong there
+        connection = await self._greeted(await self._dial_with(target, self._protection(TlsPolicy.OFF)))
+        # and nothing else is wrong there
+        self._ways.tls_faults.failed(_server(target), self._ways.clock.monotonic())
         return connection
+
+    async def _dial(self, target: Try | TrySocket) -> Outgoing:
+        """Connect, and no more. Raises OSError."""
+        known = self._ways.tls_faults.known
+        in_clear = (
+            self._may_be_clear and self._credentials is None and known(_server(target), self._ways.clock.monotonic())
+        )
+        return await self._dial_with(target, self._protection(TlsPolicy.OFF if in_clear else self._tls))
 
     def _protection(self, policy: TlsPolicy) -> Protection:
         wanted = self._implicit or policy is not TlsPolicy.OFF
@@ -169,7 +194,7 @@ class SmtpMailer:
         context = make_context(self._tls) if wanted and make_context is not None else None
         return Protection(policy, self._implicit, context, self._credentials)
 
-    async def _connect_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
+    async def _dial_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
         ways = self._ways
         connection = Outgoing(
             str(ways.hostname),
@@ -185,6 +210,10 @@ class SmtpMailer:
             await network.connect_unix(lambda: connection, target.path, seconds=seconds)
         else:
             await network.connect(lambda: connection, str(target.ip), target.port, seconds=seconds)
+        return connection
+
+    async def _greeted(self, connection: Outgoing) -> Outgoing:
+        """Raises Unusable."""
         self._opening.add(connection)
         self._watch()
         try:
@@ -229,6 +258,15 @@ class SmtpMailer:
             connection.cut()
         if self._sweep is not None:
             self._sweep.cancel()
+
+
+def _failed(walk: MxWalk, target: Try | TrySocket, error: OSError | Unusable) -> None:
+    walk.lacks_tls |= isinstance(error, Unusable) and error.tls
+    walk.failed(target, str(error) or type(error).__name__)
+
+
+def _server(target: Try | TrySocket) -> tuple[str, int]:
+    return (str(target.ip), target.port) if isinstance(target, Try) else (target.path, 0)
 
 
 def _named(target: Try | TrySocket) -> str:
