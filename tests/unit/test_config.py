@@ -65,6 +65,7 @@ auth = "clear"
 accepts_mail = false
 compat = "classic"
 check_sender_domain = true
+check_recipient_domain = true
 [listener.commands]
 VRFY = "off"
 EXPN = "trusted"
@@ -243,6 +244,7 @@ def test_what_a_listener_offers() -> None:
         Compat.STRICT,
         False,
     )
+    assert (usual.check_recipient_domain, odd.check_recipient_domain) == (False, True)
     assert (odd.auth, odd.accepts_mail, odd.compat, odd.check_sender_domain) == (
         AuthOffer.CLEAR,
         False,

@@ -234,6 +234,7 @@ class House:
             lmtp=listener.service is ListenerService.LMTP,
             classic=listener.compat is Compat.CLASSIC,
             checks_sender_domain=listener.check_sender_domain,
+            checks_recipient_domain=listener.check_recipient_domain,
             proxies=listener.proxy_protocol,
             presence=self.terminals,
             terminal_rate=self._terminal_rate,
