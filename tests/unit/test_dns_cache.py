@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from pillarbox.adapters import dns as dns_adapter
 from pillarbox.adapters.dns import MAX_ALIASES, MAX_RECORDS, RESOLUTION_DELAY, DnsResolver
 from pillarbox.adapters.dns_cache import FAULT, LONGEST, LONGEST_NEGATIVE, SHORTEST, AnswerCache
 from pillarbox.core.address import Domain
@@ -92,14 +94,26 @@ class Server(asyncio.DatagramProtocol):
         await writer.wait_closed()
 
 
+def one_port() -> tuple[socket.socket, socket.socket]:
+    """Sockets for TCP and UDP on a port that is free for both."""
+    while True:
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+        else:
+            return tcp, udp
+
+
 @asynccontextmanager
 async def name_server(script: Script) -> AsyncIterator[Server]:
-    server = Server(script)
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as tcp:
-        port = tcp.sockets[0].getsockname()[1]
-        loop = asyncio.get_running_loop()
-        udp, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", port))
-        server.address = f"127.0.0.1:{port}"
+    server, (for_tcp, for_udp) = Server(script), one_port()
+    async with await asyncio.start_server(server.serve, sock=for_tcp):
+        udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: server, sock=for_udp)
+        server.address = f"127.0.0.1:{for_udp.getsockname()[1]}"
         try:
             yield server
         finally:
@@ -297,7 +311,7 @@ def test_of_thousands_of_records_those_preferred_are_kept() -> None:
 # --- both families (RFC 8305 §3)
 
 FOUR, SIX = ip_address("192.0.2.1"), ip_address("2001:db8::1")
-LATE = 6 * RESOLUTION_DELAY
+LATE = 12 * RESOLUTION_DELAY
 
 
 def families(four: Said, six: Said, *, lifetime: float = 5.0) -> list[object]:
@@ -338,7 +352,8 @@ def test_ipv6_is_waited_for_a_moment_once_there_is_ipv4() -> None:
         (Said(), Said(), NoRecords()),
     ],
 )
-def test_else_both_are_known_at_once(four: Said, six: Said, found: object) -> None:
+def test_else_both_are_known_at_once(four: Said, six: Said, found: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_adapter, "RESOLUTION_DELAY", 10.0)  # or a machine that stumbles changes what is found
     assert families(four, six) == [found, found]
 
 
