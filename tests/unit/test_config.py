@@ -20,7 +20,7 @@ from pillarbox.engine.limits import Limit
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Discard, LineEnd, LmtpSocket, Mx, Pipe, Route, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.smtp.states import Verb
 
 FILE = Path("/etc/pillarbox/pillarbox.toml")

@@ -26,7 +26,7 @@ from pillarbox.engine.records import Kind
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.walk import MAX_TRIES
 from pillarbox.net.pool import KEPT_FREE, SWEEP
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
 from pillarbox.smtp.sasl import Credentials
 from tests.making import TEXT, turns

@@ -20,7 +20,8 @@ from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
 from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, TlsPolicy
 from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Race, Shuffle, Try, TrySocket
 from pillarbox.net.race import Dialling, first_connected
-from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
+from pillarbox.net.sender import Outgoing, Protection, Unusable
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.net.tls_faults import TlsFaults
 from pillarbox.smtp.sasl import Credentials
 
