@@ -20,7 +20,7 @@ from pillarbox.engine.ports import IpAddress, Network
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.routing import Mx, Route, SmartHost, TlsPolicy
 from pillarbox.net.pool import SmtpMailer, Ways
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.smtp.sasl import Credentials

@@ -198,6 +198,7 @@ SETTINGS = {
     "compat": "strict",
     "service": "mx",
     "check_sender_domain": "false",
+    "check_recipient_domain": "false",
     "terminals": "",  # users of example.test with one
     "blocked": "",  # users whose terminal takes nothing
     "kept": "0",  # messages that wait for kept.example
@@ -282,6 +283,7 @@ def make_dialog_service(settings: Mapping[str, str], clock: VirtualClock, presen
         submitters=Submitters.USERS if settings["service"] == "submission" else None,
         lmtp=settings["service"] == "lmtp",
         checks_sender_domain=settings["check_sender_domain"] == "true",
+        checks_recipient_domain=settings["check_recipient_domain"] == "true",
         presence=presence,
         directory=DIRECTORY,
         clock=clock,

@@ -34,7 +34,7 @@ from pillarbox.engine.retry import DEFAULT
 from pillarbox.engine.routing import MaildirHop, Mx, Route, SmartHost
 from pillarbox.engine.session import Session
 from pillarbox.net.pool import SmtpMailer, Ways
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
 from pillarbox.smtp.events import Wait

@@ -232,7 +232,11 @@ class Server:
 
     def call(self, verb: str, **args: Any) -> Any:
         """As a verb of the command line, over the control socket, without a process of its own."""
-        return ControlClient(self.data / "control.sock").call(verb, args)
+        return self.call_with(b"", verb, **args)
+
+    def call_with(self, body: bytes, verb: str, /, **args: Any) -> Any:
+        """One whose standard input counts."""
+        return ControlClient(self.data / "control.sock").call(verb, args, body)
 
     def local(self, *addresses: str) -> None:
         """Make users, and their domains."""
@@ -240,6 +244,10 @@ class Server:
             self.call("domain_add", domain=domain)
         for address in addresses:
             self.call("user_add", address=address, name="")
+
+    def person(self, address: str, password: str, **more: Any) -> None:
+        """Make a user who can log in."""
+        self.call_with(password.encode(), "user_add", address=address, name="", **more)
 
     def drained(self, seconds: float = 60.0) -> None:
         """Wait until nothing is left to be done."""

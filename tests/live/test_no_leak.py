@@ -32,10 +32,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     }
     with Server(tmp_path_factory.mktemp("leak"), settings=settings) as started:
         started.local(*(f"user{number}@{DOMAIN}" for number in range(50)))
-        started.cli("user", "add", KNOWN, "--password-stdin", "--name", "Alice Liddell", text=b"correct horse\n")
-        started.cli("user", "add", f"off@{DOMAIN}", "--password-stdin", text=b"correct horse\n")
+        started.call_with(b"correct horse", "user_add", address=KNOWN, name="Alice Liddell")
+        started.person(f"off@{DOMAIN}", "correct horse")
         started.cli("user", "disable", f"off@{DOMAIN}")
-        started.cli("user", "add", f"bare@{DOMAIN}")
+        started.call("user_add", address=f"bare@{DOMAIN}", name="")
         started.cli("list", "add", f"staff@{DOMAIN}", KNOWN)
         yield started
 

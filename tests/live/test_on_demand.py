@@ -38,9 +38,9 @@ def listeners(**more: object) -> list[dict[str, object]]:
 def here(tmp_path: Path) -> Iterator[Server]:
     """A, with a domain that is kept for its owner."""
     with Server(tmp_path, "a", settings={"listener": listeners()}) as server:
-        server.cli("domain", "add", "here.test")
-        server.cli("domain", "add", AWAY, "--relay")
-        server.cli("user", "add", OWNER, "--password-stdin", "--owns", AWAY, text=f"{PASSWORD}\n".encode())
+        server.call("domain_add", domain="here.test")
+        server.call("domain_add", domain=AWAY, relay=True)
+        server.person(OWNER, PASSWORD, owns=[AWAY])
         yield server
 
 

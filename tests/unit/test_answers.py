@@ -15,6 +15,7 @@ from pillarbox.engine.ids import IdSource
 from pillarbox.engine.ports import AccountsFault, DnsFault, NoDomain, NoRecords, SpoolBroken, User
 from pillarbox.engine.questions import (
     AskKeys,
+    AskNullMx,
     AskSenderDomain,
     AskStatus,
     AskToken,
@@ -110,6 +111,23 @@ def test_a_login_that_can_not_be_checked_now(caplog: pytest.LogCaptureFixture) -
 def test_what_dns_says_of_a_sender(mx: ScriptedMx, addresses: ScriptedAddresses, found: SenderDomain) -> None:
     resolver = Telling(mx, addresses)
     assert ask(make_answers(resolver=resolver), AskSenderDomain(Domain("far.example"))) is found
+
+
+@pytest.mark.parametrize(
+    ("mx", "found"),
+    [
+        ([(0, "")], True),
+        ([(0, ""), (10, "mx.far.example")], False),
+        ([(10, "mx.far.example")], False),
+        ([], False),
+        (NoRecords(), False),
+        (NoDomain(), False),
+        (DnsFault("SERVFAIL"), False),
+    ],
+)
+def test_only_a_null_mx_says_that_a_domain_takes_no_mail(mx: ScriptedMx, found: bool) -> None:
+    resolver = Telling(mx, ["192.0.2.1"])
+    assert ask(make_answers(resolver=resolver), AskNullMx(Domain("far.example"))) is found
 
 
 class Telling(ScriptedResolver):

@@ -20,7 +20,7 @@ from pillarbox.engine.limits import Limit
 from pillarbox.engine.retry import RetrySchedule
 from pillarbox.engine.routing import Discard, LineEnd, LmtpSocket, Mx, Pipe, Route, SmartHost, TlsPolicy, Turn
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer, TlsMode
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.smtp.states import Verb
 
 FILE = Path("/etc/pillarbox/pillarbox.toml")
@@ -65,6 +65,7 @@ auth = "clear"
 accepts_mail = false
 compat = "classic"
 check_sender_domain = true
+check_recipient_domain = true
 [listener.commands]
 VRFY = "off"
 EXPN = "trusted"
@@ -243,6 +244,7 @@ def test_what_a_listener_offers() -> None:
         Compat.STRICT,
         False,
     )
+    assert (usual.check_recipient_domain, odd.check_recipient_domain) == (False, True)
     assert (odd.auth, odd.accepts_mail, odd.compat, odd.check_sender_domain) == (
         AuthOffer.CLEAR,
         False,

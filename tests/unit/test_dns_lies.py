@@ -16,6 +16,7 @@ import pytest
 from pillarbox.adapters.dns import DnsResolver
 from pillarbox.core.address import Domain
 from pillarbox.engine.ports import DnsFault, MxRecord
+from tests.unit.test_dns_cache import one_port
 
 LIFETIME = 0.4
 NAME = "far.test."
@@ -111,11 +112,12 @@ async def ask(lie: Lie, frame: Callable[[bytes], bytes] | None, *, closes: bool)
         writer.close()
         gone.set()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    for_tcp, for_udp = one_port()
+    port = for_udp.getsockname()[1]
+    async with await asyncio.start_server(serve, sock=for_tcp) as server:
         if frame is None:
             server.close()
-        udp, _ = await loop.create_datagram_endpoint(lambda: Liar(lie), local_addr=("127.0.0.1", port))
+        udp, _ = await loop.create_datagram_endpoint(lambda: Liar(lie), sock=for_udp)
         try:
             resolver = DnsResolver([f"127.0.0.1:{port}"], hosts=Path("/nonexistent"), lifetime=LIFETIME)
             async with asyncio.timeout(LIFETIME + 2):

@@ -15,7 +15,7 @@ from pillarbox.engine.directory import Snapshot
 from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import SpoolCallback, User
 from pillarbox.net.fetcher import Errand, Fetcher, FetchError
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.smtp.sasl import Credentials
 from pillarbox.smtp.states import Verb
 from tests.making import HOSTNAME, box, make_listener, make_service, turns

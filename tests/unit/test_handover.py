@@ -28,7 +28,7 @@ from pillarbox.net import handover
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.network import TcpNetwork
 from pillarbox.net.pool import Ways
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
 from tests.making import HOSTNAME, NoSpool, box, make_listener, make_message, make_queue, make_service, turns

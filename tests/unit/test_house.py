@@ -119,6 +119,7 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
         accepts_mail=False,
         compat=Compat.CLASSIC,
         check_sender_domain=True,
+        check_recipient_domain=True,
         forbid_unauth_pipelining=False,
         commands=replace(OPEN, help=Access.OFF),
     )
@@ -143,12 +144,14 @@ def test_every_key_of_a_listener_reaches_its_sessions(tmp_path: Path) -> None:
             True,
             True,
         )
+        assert service.checks_recipient_domain
         assert service.tls is TlsMode.IMPLICIT
         assert (service.message_size, service.recipients, service.errors) == (1, 2, 3)
         assert (service.transactions, service.probes) == (4, 5)
         assert service.commands[Verb.SEND] is Access.AUTH and service.commands[Verb.HELP] is Access.OFF
         assert service.relay_networks == (ip_network("192.0.2.0/24"),)
         usual = house.service(MX)
+        assert not usual.checks_recipient_domain
         assert usual.tls is TlsMode.OFF
         assert (usual.odmr, usual.auth, usual.accepts_mail, usual.classic, usual.checks_sender_domain) == (
             False,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from pillarbox.core.address import Domain
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
-from pillarbox.engine.ports import AddressAnswer, DnsFault, MxAnswer, NoDomain, NoRecords
+from pillarbox.engine.ports import AddressAnswer, DnsFault, IpAddress, MxAnswer, NoDomain, NoRecords
 from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import KEPT_FREE, SmtpMailer, Ways
 from pillarbox.sim.clock import VirtualClock
@@ -84,6 +85,104 @@ def test_every_host_and_address_is_tried_in_order() -> None:
             ("192.0.2.13", 25),
             (IP, 25),
         ]
+
+    run(made, main)
+
+
+class Nowhere(Wires):
+    """As Wires; at some addresses nobody ever answers."""
+
+    def __init__(self, servers: dict[str, ScriptedServer | OSError], silent: set[str]) -> None:
+        super().__init__(servers)
+        self.silent = silent
+        self.called_off: list[str] = []
+
+    async def connect(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        host: str,
+        port: int,
+        *,
+        seconds: float,
+        source: IpAddress | None = None,
+    ) -> None:
+        if host in self.silent:
+            self.asked.append((host, port))
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.called_off.append(host)
+                self.silent.remove(host)  # the next time it is as the others
+                raise
+        await super().connect(factory, host, port, seconds=seconds, source=source)
+
+
+def silent_at(here: Office, *silent: str) -> Nowhere:
+    nowhere = here.wires = Nowhere(here.servers, set(silent))
+    here.mailer._ways = replace(here.mailer._ways, network=nowhere)
+    return nowhere
+
+
+async def told_in_time(here: Office, report: asyncio.Future[Report]) -> list[str]:
+    """Real sockets under a virtual clock: both go on until the report is there."""
+    while not report.done():
+        await turns(20)
+        here.clock.advance(0.05)
+    return told(await report)
+
+
+ONE_HOST: dict[str, ScriptedMx] = {"far.example": [(10, "a.example"), (20, "b.example")]}
+
+
+def test_an_address_where_nobody_answers_costs_a_moment() -> None:
+    """RFC 8305 §5."""
+
+    def made() -> Office:
+        return place(
+            {IP: ScriptedServer([GOOD])}, mx=ONE_HOST, addresses={"a.example": [IP, THIRD, OTHER], "b.example": ["::1"]}
+        )
+
+    async def main(here: Office) -> None:
+        nowhere = silent_at(here, THIRD)
+        assert await told_in_time(here, here.deliver(job())) == [f"delivered {TAKEN}"]
+        assert here.wires.asked == [(THIRD, 25), (IP, 25)]
+        assert nowhere.called_off == [THIRD]
+        assert here.clock.monotonic() < 1.0
+
+    run(made, main)
+
+
+def test_one_that_greets_badly_gives_way_to_the_rest_of_its_host() -> None:
+    """Also to those that were called off for its sake; and hosts are never mixed."""
+
+    def made() -> Office:
+        return place(
+            {OTHER: ScriptedServer(["S 421 Busy\n"]), IP: ScriptedServer([GOOD])},
+            mx=ONE_HOST,
+            addresses={"a.example": [THIRD, OTHER, "192.0.2.9"], "b.example": [IP]},
+        )
+
+    async def main(here: Office) -> None:
+        nowhere = silent_at(here, THIRD)
+        here.servers |= {"192.0.2.9": REFUSED, THIRD: REFUSED}
+        assert await told_in_time(here, here.deliver(job())) == [f"delivered {TAKEN}"]
+        assert nowhere.called_off == [THIRD]
+        assert here.wires.asked == [(THIRD, 25), (OTHER, 25), (THIRD, 25), ("192.0.2.9", 25), (IP, 25)]
+
+    run(made, main)
+
+
+def test_an_address_that_was_known_too_late_is_tried_when_the_others_have_failed() -> None:
+    def made() -> Office:
+        return place(
+            {OTHER: REFUSED, THIRD: ScriptedServer([GOOD])}, mx=FAR, addresses={"mx.far.example": [OTHER, THIRD]}
+        )
+
+    async def main(here: Office) -> None:
+        here.resolver.late_ipv6.add("mx.far.example")
+        report = await here.deliver(job())
+        assert told(report) == [f"delivered {TAKEN}"]
+        assert here.wires.asked == [(OTHER, 25), (THIRD, 25)]
 
     run(made, main)
 
@@ -187,6 +286,8 @@ class BrokenResolver:
 
     async def addresses(self, host: str) -> AddressAnswer:
         raise ZeroDivisionError
+
+    first_addresses = addresses
 
 
 def test_a_bug_on_the_way_defers(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from pillarbox.engine.directory import list_owner
 from pillarbox.engine.intake import SMALL
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.ports import SpoolBroken, SpoolError, SpoolFull, User
-from pillarbox.engine.questions import Accept, AskSenderDomain, AskUsage, Drop, SenderDomain, Show
+from pillarbox.engine.questions import Accept, AskNullMx, AskSenderDomain, AskUsage, Drop, SenderDomain, Show
 from pillarbox.engine.reception import MAX_TERMINAL
 from pillarbox.engine.service import COMMANDS, Access, AuthOffer
 from pillarbox.engine.session import Session
@@ -114,6 +114,29 @@ def test_the_domain_of_who_has_authenticated_is_not_asked_for() -> None:
 
 
 # --- RCPT
+
+
+@pytest.mark.parametrize(("found", "reply"), [(False, r.RECIPIENT_OK), (True, r.RECIPIENT_NULL_MX)])
+def test_the_domain_of_a_recipient_elsewhere_is_asked_for(found: bool, reply: Reply) -> None:
+    session = ready(TRUSTED, checks_recipient_domain=True)
+    assert session.handle(mail(None)) == r.SENDER_OK
+    assert session.handle(RcptTo(CAROL)) == AskNullMx(Domain("elsewhere.example"))
+    assert session.answer(found) == reply
+
+
+@pytest.mark.parametrize(
+    ("peer", "recipient", "reply"),
+    [
+        (TRUSTED, ALICE, r.RECIPIENT_OK),
+        (TRUSTED, box("x@[192.0.2.1]"), r.RECIPIENT_OK),
+        (TRUSTED, box("x@relayed.example"), r.RECIPIENT_OK),  # we are its MX
+        (CLIENT, CAROL, r.RELAY_DENIED),
+    ],
+)
+def test_for_whom_it_is_not(peer: str, recipient: Mailbox, reply: Reply) -> None:
+    session = ready(peer, checks_recipient_domain=True)
+    assert session.handle(mail(None)) == r.SENDER_OK
+    assert session.handle(RcptTo(recipient)) == reply
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from pillarbox.core.address import Domain, Host, Mailbox, parse_host
 from pillarbox.engine.directory import Snapshot
 from pillarbox.engine.mail import Place
-from pillarbox.engine.ports import DnsFault, MxRecord, NoRecords, User
+from pillarbox.engine.ports import DnsFault, EarlyAddresses, MxRecord, NoRecords, User
 from pillarbox.engine.routing import (
     Discard,
     HoldHop,
@@ -29,7 +29,7 @@ from pillarbox.engine.routing import (
     Turn,
     parse_next_hop,
 )
-from pillarbox.engine.walk import MAX_HOSTS, MAX_TRIES, AskAddresses, AskMx, Exhausted, MxWalk, Try, TrySocket
+from pillarbox.engine.walk import MAX_HOSTS, MAX_TRIES, AskAddresses, AskMx, Exhausted, MxWalk, Race, Try, TrySocket
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
 
 US = Domain.parse("us.example.test")
@@ -230,11 +230,13 @@ def drive(walk: MxWalk, resolver: ScriptedResolver) -> tuple[list[str], Exhauste
             match walk.next_question():
                 case AskMx(domain=domain):
                     walk.answer(await resolver.mx(domain))
-                case AskAddresses(host=host):
+                case AskAddresses(host=host, every=True):
                     walk.answer(await resolver.addresses(host))
-                case Try(host=host, ip=ip, port=port):
+                case AskAddresses(host=host):
+                    walk.answer(await resolver.first_addresses(host))
+                case Race(tries=(Try(host=host, ip=ip, port=port) as target, *_)):
                     tried.append(f"{host} {ip} {port}")
-                    walk.failed("connection refused")
+                    walk.failed(target, "connection refused")
                 case Exhausted() as end:
                     return tried, end
 
@@ -270,6 +272,9 @@ B = ["b.test 2001:db8::2 25", "b.test 192.0.2.2 25", "b.test 192.0.2.3 25", "b.t
         ([(10, "us.example.test"), (20, "a.test")], [], "5.4.6", True),
         (DnsFault("time-out"), [], "4.4.3", False),
         ([], ["dest.test 192.0.2.50 25"], "4.4.1", False),
+        # An address where a name belongs (RFC 5321 §5.1), however it is written.
+        ([(5, "192.0.2.66"), (10, "a.test")], [A], "4.4.1", False),
+        ([(5, "192.0.2.66"), (6, "2001:db8::66")], [], "4.4.1", False),
     ],
 )
 def test_mx_sets(mx: ScriptedMx, tried: list[str], status: str, permanent: bool) -> None:
@@ -326,7 +331,7 @@ def test_smart_hosts_are_not_subject_to_mx(
 def test_a_socket_is_tried_once_and_nothing_is_asked() -> None:
     walk = walk_to("dest.test", LmtpSocket("/run/lmtp"))
     assert walk.next_question() == TrySocket("/run/lmtp")
-    walk.failed("Connection refused")
+    walk.failed(TrySocket("/run/lmtp"), "Connection refused")
     end = walk.next_question()
     assert isinstance(end, Exhausted) and (str(end.status), end.permanent) == ("4.4.1", False)
     assert "unix:/run/lmtp: Connection refused" in end.text
@@ -337,6 +342,42 @@ def test_an_implicit_mx_that_vanishes_meanwhile_is_no_verdict() -> None:
     walk.answer(NoRecords())
     _, end = drive(walk, ScriptedResolver())
     assert (str(end.status), end.permanent) == ("4.4.1", False)
+
+
+def test_what_was_known_too_late_is_asked_for_when_all_else_has_failed() -> None:
+    four, six = ip_address("192.0.2.1"), ip_address("2001:db8::1")
+    first, second = Try("a.test", four, 25), Try("a.test", six, 25)
+    for rest, after in (
+        ((six, four), Race((second,))),
+        ((four,), AskAddresses("b.test")),
+        (NoRecords(), AskAddresses("b.test")),
+        (DnsFault("SERVFAIL"), AskAddresses("b.test")),
+    ):
+        walk = walk_to("dest.test")
+        walk.answer((MxRecord(10, "a.test"), MxRecord(20, "b.test")))
+        walk.answer(EarlyAddresses((four,)))
+        assert walk.next_question() == Race((first,))
+        walk.failed(first, "refused")
+        assert walk.next_question() == AskAddresses("a.test", every=True)
+        walk.answer(rest)
+        assert walk.next_question() == after
+
+
+def test_any_of_a_race_may_fail_first() -> None:
+    walk = walk_to("b.test")
+    walk.answer((MxRecord(10, "b.test"),))
+    walk.answer((ip_address("192.0.2.2"), ip_address("192.0.2.3"), ip_address("2001:db8::2")))
+    question = walk.next_question()
+    assert isinstance(question, Race)
+    assert [str(each) for each in question.tries] == [
+        "b.test [2001:db8::2]",
+        "b.test [192.0.2.2]",
+        "b.test [192.0.2.3]",
+    ]
+    walk.failed(question.tries[1], "refused")
+    assert walk.next_question() == Race((question.tries[0], question.tries[2]))
+    with pytest.raises(RuntimeError, match="is not to be tried"):
+        walk.failed(question.tries[1], "refused")
 
 
 def test_equal_preferences_are_shuffled_and_unequal_ones_are_not() -> None:
@@ -364,12 +405,15 @@ def test_hosts_and_tries_have_bounds() -> None:
 def test_a_question_stands_until_it_is_answered() -> None:
     walk = walk_to("dest.test", Mx(port=2525))
     assert walk.next_question() == walk.next_question() == AskMx(Domain.parse("dest.test"))
-    with pytest.raises(RuntimeError, match="nothing was tried"):
-        walk.failed("no")
+    target = Try("a.test", ip_address("192.0.2.1"), 2525)
+    with pytest.raises(RuntimeError, match="is not to be tried"):
+        walk.failed(target, "no")
     walk.answer((MxRecord(10, "a.test"),))
     assert walk.next_question() == walk.next_question() == AskAddresses("a.test")
     walk.answer((ip_address("192.0.2.1"),))
-    assert walk.next_question() == walk.next_question() == Try("a.test", ip_address("192.0.2.1"), 2525)
+    assert walk.next_question() == walk.next_question() == Race((target,))
+    with pytest.raises(RuntimeError, match="is not to be tried"):
+        walk.failed(Try("a.test", ip_address("192.0.2.2"), 2525), "no")
     with pytest.raises(RuntimeError, match="nothing was asked"):
         walk.answer(NoRecords())
 

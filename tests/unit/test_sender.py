@@ -27,7 +27,7 @@ from pillarbox.engine.mail import Delivered, Failed, Job, Message, Octets, Outco
 from pillarbox.engine.ports import IpAddress, Mailer, MxRecord, Network, Spool, SpoolBroken
 from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import SmtpMailer, Ways
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedMx, ScriptedResolver
 from tests.making import HOSTNAME, NoSpool, turns

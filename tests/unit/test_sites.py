@@ -31,6 +31,8 @@ class Known:
     async def addresses(self, host: str) -> AddressAnswer:
         raise NotImplementedError
 
+    first_addresses = addresses
+
 
 class Slow:
     """A resolver that answers when it is told to."""
@@ -55,6 +57,8 @@ class Slow:
 
     async def addresses(self, host: str) -> AddressAnswer:
         raise NotImplementedError
+
+    first_addresses = addresses
 
     def say(self, *domains: str) -> None:
         for domain in domains or tuple(self.open):

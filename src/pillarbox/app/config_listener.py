@@ -138,6 +138,13 @@ class ListenerConfig:
         "Ask DNS for the domain of the sender of each message from somebody who may not relay. 550: it does not exist "
         "or takes no mail; 451: no answer now.",
     )
+    check_recipient_domain: bool = keys.one(
+        "check_recipient_domain",
+        kinds.switch(),
+        False,
+        "Ask DNS for the domain of each recipient elsewhere, unless it stands in the directory. 556: it takes no mail "
+        "(null MX), which its sender would else be told by a notice. For a server that delivers by MX itself.",
+    )
     proxy_protocol: tuple[IpNetwork, ...] = keys.list(
         "proxy_protocol",
         kinds.network(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 
 
 def _seconds(key: str, default: str, doc: str) -> float:

@@ -185,7 +185,9 @@ class House:
         return Ways(
             network=TcpNetwork(),
             resolver=DnsResolver(
-                [str(server) for server in self.config.dns.servers], lifetime=self.config.timeouts.dns
+                [str(server) for server in self.config.dns.servers],
+                lifetime=self.config.timeouts.dns,
+                monotonic=data.clock.monotonic,
             ),
             clock=data.clock,
             spool=data.spool,
@@ -303,6 +305,7 @@ class House:
             lmtp=listener.service is ListenerService.LMTP,
             classic=listener.compat is Compat.CLASSIC,
             checks_sender_domain=listener.check_sender_domain,
+            checks_recipient_domain=listener.check_recipient_domain,
             proxies=listener.proxy_protocol,
             presence=self.terminals,
             terminal_rate=self._terminal_rate,

@@ -183,6 +183,7 @@ UNKNOWN_PARAMETER = _reply(555, "5.5.4", "Parameter not recognised")
 SENDER_UNKNOWN = _reply(550, "5.1.8", "Sender's domain does not exist, or has no host that takes mail")
 SENDER_NULL_MX = _reply(550, "5.7.27", "Sender's domain takes no mail (null MX)")  # RFC 7505 §4.2
 SENDER_UNCHECKED = _reply(451, "4.4.3", "Sender's domain can't be looked up now, try again later")
+RECIPIENT_NULL_MX = _reply(556, "5.1.10", "Recipient's domain takes no mail (null MX)")  # RFC 7505 §4.1
 NO_SUCH_USER = _reply(550, "5.1.1", "No such user here")
 BAD_FORWARDING = _reply(550, "5.4.6", "Forwarding of this address leads in a circle or nowhere")
 MAILBOX_OF_ANOTHER = _reply(550, "5.7.17", "Mailbox has another owner since then")  # RFC 7293 §5.1

@@ -257,9 +257,8 @@ PAGES: tuple[Page, ...] = (
             555: UNKNOWN_PARAMETER,
             556: Case(
                 "5.1.10",
-                "Not given by this server, which asks for the recipient's domain only after it took the message: the "
-                "domain takes no mail (null MX).",
-                "RFC 7504 section 4",
+                "The listener has check_recipient_domain, and the domain, another host's, takes no mail (null MX).",
+                "RFC 7505 section 4.1",
             ),
         },
     ),

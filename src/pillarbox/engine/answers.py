@@ -33,6 +33,7 @@ from pillarbox.engine.ports import (
 )
 from pillarbox.engine.questions import (
     AskKeys,
+    AskNullMx,
     AskSenderDomain,
     AskStatus,
     AskToken,
@@ -116,6 +117,10 @@ class Answers:
             case _:
                 return SenderDomain.GOOD
 
+    async def _null_mx(self, question: AskNullMx) -> bool:
+        found = await self.resolver.mx(question.domain)
+        return isinstance(found, tuple) and found != () and _judged(found) is SenderDomain.NULL_MX
+
     async def _usage(self, question: AskUsage) -> int | None:
         try:
             return await self._mailboxes.usage(question.user)
@@ -167,6 +172,7 @@ _WAYS: Mapping[type, Callable[[Answers, Any], Awaitable[object]]] = {
     AskKeys: Answers._keys,
     AskToken: Answers._token,
     AskSenderDomain: Answers._sender_domain,
+    AskNullMx: Answers._null_mx,
     AskUsage: Answers._usage,
     Show: Answers._show,
     AskWaiting: Answers._waiting,

@@ -40,7 +40,7 @@ class Terms:
     connections: int | None = None  # at a time; None: any number
 
 
-class NoSource(Exception):
+class NoSource(OSError):
     """No source of the pool can be used for that; the text says why."""
 
 

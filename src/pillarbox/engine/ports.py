@@ -383,12 +383,22 @@ MxAnswer = tuple[MxRecord, ...] | NoRecords | NoDomain | DnsFault
 AddressAnswer = tuple[IpAddress, ...] | NoRecords | NoDomain | DnsFault
 
 
+@dataclass(frozen=True, slots=True)
+class EarlyAddresses:
+    """IPv4 alone: what there is of IPv6 was not known in time. Who needs it asks for all `addresses`."""
+
+    found: tuple[IpAddress, ...]
+
+
 class Resolver(Protocol):
     async def mx(self, domain: Domain) -> MxAnswer:
         """The MX records in no particular order."""
 
     async def addresses(self, host: str) -> AddressAnswer:
         """A and AAAA records together; a fault only where neither query gave an address."""
+
+    async def first_addresses(self, host: str) -> AddressAnswer | EarlyAddresses:
+        """As `addresses`, but IPv6 is waited for no longer than a moment once there is IPv4 (RFC 8305 §3)."""
 
 
 # --- the ways out

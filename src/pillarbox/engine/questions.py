@@ -83,6 +83,13 @@ class AskSenderDomain:
 
 
 @dataclass(frozen=True, slots=True)
+class AskNullMx:
+    """Whether the domain says that it takes no mail (RFC 7505). Answer: bool; False where DNS does not know."""
+
+    domain: Domain
+
+
+@dataclass(frozen=True, slots=True)
 class AskUsage:
     """How full a mailbox is. Answer: octets, or None where it can't be looked at."""
 
@@ -142,7 +149,18 @@ class Consult:
 
 Logins = Login | AskKeys | AskToken
 Question = (
-    Spill | Accept | Drop | Logins | AskSenderDomain | AskUsage | Show | AskWaiting | Release | AskStatus | Consult
+    Spill
+    | Accept
+    | Drop
+    | Logins
+    | AskSenderDomain
+    | AskNullMx
+    | AskUsage
+    | Show
+    | AskWaiting
+    | Release
+    | AskStatus
+    | Consult
 )
 
 

@@ -36,7 +36,18 @@ from pillarbox.engine.ports import (
     SpoolFull,
     User,
 )
-from pillarbox.engine.questions import Accept, Ask, AskSenderDomain, AskUsage, Drop, SenderDomain, Show, Spill, Step
+from pillarbox.engine.questions import (
+    Accept,
+    Ask,
+    AskNullMx,
+    AskSenderDomain,
+    AskUsage,
+    Drop,
+    SenderDomain,
+    Show,
+    Spill,
+    Step,
+)
 from pillarbox.engine.service import Client, Service
 from pillarbox.engine.suppression import refusal_of_suppressed
 from pillarbox.engine.terminal import terminal_text
@@ -155,7 +166,7 @@ class Reception:
         if submission.is_unqualified(self._service, recipient, resolution):
             return self._client.erred(r.UNQUALIFIED)
         if self._passes_on(resolution):
-            return self._elsewhere(recipient)
+            return self._elsewhere(recipient, resolution)
         if type(resolution) is Moved:
             return self._client.probed(self._moved(resolution.to))
         return self._client.probed(_REFUSALS[type(resolution)])
@@ -174,13 +185,20 @@ class Reception:
         user = self._service.directory.login(recipient.local.text)
         return Mailbox(recipient.local, self._service.hostname) if user is None else user.mailbox
 
-    def _elsewhere(self, recipient: Mailbox) -> Step:
+    def _elsewhere(self, recipient: Mailbox, resolution: Resolution) -> Step:
         if self._mail.mode is Mode.SEND:
             return r.NO_TERMINAL_ELSEWHERE
         suppressed = self._service.suppressed
         if suppressed is not None and self._client.may_relay and (found := suppressed(recipient)) is not None:
             return refusal_of_suppressed(found)
+        if self._service.checks_recipient_domain and type(resolution) is NotLocal:
+            domain = recipient.domain
+            if isinstance(domain, Domain):
+                return Ask(AskNullMx(domain), lambda found: self._with_domain(recipient, takes_no_mail=found))
         return self._add(recipient, Accepted((recipient,)))
+
+    def _with_domain(self, recipient: Mailbox, *, takes_no_mail: bool) -> Step:
+        return r.RECIPIENT_NULL_MX if takes_no_mail else self._add(recipient, Accepted((recipient,)))
 
     def _known(self, recipient: Mailbox, accepted: Accepted) -> Step:
         if accepted.postings and not self._may_post(accepted.postings):

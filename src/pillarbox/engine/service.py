@@ -124,6 +124,7 @@ class Service:
     lmtp: bool = False  # speaks LMTP, and takes mail for local users only
     classic: bool = False  # gives the odd pairs of the classical table, too
     checks_sender_domain: bool = False
+    checks_recipient_domain: bool = False
     proxies: tuple[IpNetwork, ...] = ()  # whose PROXY header is believed
     future_release: int = 0  # seconds that a message may be held for at its sender's wish (RFC 4865); 0: not offered
     auth_rate: Rate = field(default_factory=lambda: Rate(_FAILED_LOGINS))  # of failed logins, by address and by name

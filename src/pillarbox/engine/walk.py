@@ -1,20 +1,30 @@
 """The walk over the hosts of a next hop: MX order, null MX, address families by turns.
 
 Pure: DNS is asked and connections are made by whoever drives an `MxWalk`, a question/answer machine; randomness is
-handed in. Invariant: a fault of DNS never ends a message for good, nor does it ever stand for "no such record"
-(RFC 5321 §5.1, RFC 7505).
+handed in. The addresses of one host are given out together, in the order in which they are to be tried, for whoever
+connects may begin with the next before it knows of the one before (RFC 8305); hosts are never mixed. Invariant: a fault
+of DNS never ends a message for good, nor does it ever stand for "no such record" (RFC 5321 §5.1, RFC 7505).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from pillarbox.core.address import AddressLiteral, Domain, Host
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.ports import AddressAnswer, DnsFault, IpAddress, MxAnswer, MxRecord, NoDomain, NoRecords
+from pillarbox.engine.ports import (
+    AddressAnswer,
+    DnsFault,
+    EarlyAddresses,
+    IpAddress,
+    MxAnswer,
+    MxRecord,
+    NoDomain,
+    NoRecords,
+)
 from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, as_ip
 
 MAX_HOSTS = 20  # of one MX set
@@ -30,14 +40,15 @@ class AskMx:
 
 @dataclass(frozen=True, slots=True)
 class AskAddresses:
-    """Ask the resolver for the addresses."""
+    """Ask the resolver for the addresses: those that are known first, or, when they were of no use, every one."""
 
     host: str
+    every: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Connect; on a fault say `failed`, else the walk is over."""
+    """One address of a host."""
 
     host: str
     ip: IpAddress
@@ -48,8 +59,15 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Race:
+    """Connect to one of them; say `failed` for each that came to nothing. With one that is of use the walk is over."""
+
+    tries: tuple[Try, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrySocket:
-    """As Try, to a Unix socket."""
+    """Connect to a Unix socket; on a fault say `failed`, else the walk is over."""
 
     path: str
 
@@ -66,7 +84,8 @@ class Exhausted:
     permanent: bool
 
 
-Question = AskMx | AskAddresses | Try | TrySocket | Exhausted
+Question = AskMx | AskAddresses | Race | TrySocket | Exhausted
+Found = MxAnswer | AddressAnswer | EarlyAddresses
 Shuffle = Callable[[list[MxRecord]], object]
 
 _BAD_DOMAIN = EnhancedCode(5, 1, 2)
@@ -88,8 +107,10 @@ class MxWalk:
         self._hosts: deque[str] = deque()
         self._host = ""
         self._implicit = False  # the domain has no MX record and stands for itself
-        self._addresses: deque[IpAddress] = deque()
-        self._tries = 0
+        self._addresses: tuple[IpAddress, ...] = ()  # of the host, that are left to try
+        self._tried: set[IpAddress] = set()  # of the host
+        self._is_early = False  # IPv6 addresses of the host may be missing
+        self._tries = 0  # in all
         self._failure = ""
         self._fault = ""
         self._target = next_hop.host if isinstance(next_hop, SmartHost) else str(domain)
@@ -105,32 +126,39 @@ class MxWalk:
         if ip is None:
             self._hosts.append(self._target)
         else:
-            self._host, self._addresses = self._target, deque([ip])
+            self._host, self._addresses = self._target, (ip,)
         self._go_on()
 
     def next_question(self) -> Question:
         """What is to be done now; the same until it is answered."""
         return self._question
 
-    def answer(self, found: MxAnswer | AddressAnswer) -> None:
+    def answer(self, found: Found) -> None:
         """What the resolver said to the AskMx or AskAddresses that is open."""
         match self._question:
             case AskMx(domain=domain):
                 self._take_mx(domain.ascii, found)
+            case AskAddresses(host=host, every=True):
+                self._take_rest(host, found)
             case AskAddresses(host=host):
                 self._take_addresses(host, found)
             case _:
                 raise RuntimeError(f"nothing was asked of the resolver: {self._question}")
 
-    def failed(self, text: str) -> None:
-        """The last Try came to nothing: no connection, or 4yz as greeting."""
-        if not isinstance(self._question, Try | TrySocket):
-            raise RuntimeError(f"nothing was tried: {self._question}")
-        self._failure = f"{self._question}: {text}"
+    def failed(self, target: Try | TrySocket, text: str) -> None:
+        """It came to nothing: no connection, or 4yz as greeting."""
+        question = self._question
+        if target != question and not (isinstance(question, Race) and target in question.tries):
+            raise RuntimeError(f"{target} is not to be tried: {question}")
+        self._failure = f"{target}: {text}"
         self.notes.append(self._failure)
+        if isinstance(target, Try):
+            self._tries += 1
+            self._tried.add(target.ip)
+            self._addresses = tuple(ip for ip in self._addresses if ip != target.ip)
         self._go_on()
 
-    def _take_mx(self, domain: str, found: MxAnswer | AddressAnswer) -> None:
+    def _take_mx(self, domain: str, found: Found) -> None:
         match found:
             case DnsFault(reason=reason):
                 self._end(_DNS_FAULT, f"MX of {domain}: {reason}")
@@ -140,6 +168,8 @@ class MxWalk:
                 self.notes.append(f"MX of {domain}: none, so the domain itself")
                 self._implicit = True  # RFC 5321 §5.1: an MX of preference 0 that points to the host itself
                 self._visit([MxRecord(0, domain)])
+            case EarlyAddresses():
+                raise RuntimeError(f"addresses are no answer to {self._question}")
             case _:
                 records = [record for record in found if isinstance(record, MxRecord)]
                 self._shuffle(records)  # RFC 5321 §5.1: equal preferences in random order
@@ -156,14 +186,20 @@ class MxWalk:
         if own is not None:  # RFC 5321 §5.1: only hosts better than ourselves, or mail would circle
             self.notes.append(f"{self._hostname} is this host: only what is preferred to it is tried")
             records = [record for record in records if record.preference < own]
-        hosts = list(dict.fromkeys(record.host.lower() for record in records if record.host))
-        if not hosts:
+        named = list(dict.fromkeys(record.host.lower() for record in records if record.host))
+        hosts = [host for host in named if as_ip(host) is None]
+        if len(hosts) < len(named):  # RFC 5321 §5.1: the data field MUST contain a domain name
+            addresses = ", ".join(host for host in named if host not in hosts)
+            self.notes.append(f"MX of {self._target}: {addresses} is an address, not a name, and is not tried")
+        if not named:
             self._end(_LOOP, f"mail for {self._target} leads back to this host, where the domain is not known")
             return
         self._hosts.extend(hosts[:MAX_HOSTS])
         self._go_on()
 
-    def _take_addresses(self, host: str, found: MxAnswer | AddressAnswer) -> None:
+    def _take_addresses(self, host: str, found: Found) -> None:
+        self._tried.clear()
+        self._is_early = isinstance(found, EarlyAddresses)
         match found:
             case DnsFault(reason=reason):
                 self._fault = f"addresses of {host}: {reason}"
@@ -173,17 +209,32 @@ class MxWalk:
                 return
             case NoRecords() | NoDomain():
                 self.notes.append(f"addresses of {host}: none")
+            case EarlyAddresses(found=early):
+                self._take_known(host, early)
             case _:
-                self._addresses.extend(_alternating(found))
-                self.notes.append(f"addresses of {host}: {_listed(list(map(str, self._addresses)))}")
+                self._take_known(host, found)
         self._go_on()
+
+    def _take_rest(self, host: str, found: Found) -> None:
+        """What was too late at first; the host has failed as far as it was known."""
+        self._is_early = False
+        if isinstance(found, tuple):
+            self._take_known(host, [each for each in found if each not in self._tried])
+        self._go_on()
+
+    def _take_known(self, host: str, found: Sequence[MxRecord | IpAddress]) -> None:
+        self._addresses = _alternating(found)
+        if self._addresses:
+            self.notes.append(f"addresses of {host}: {_listed(list(map(str, self._addresses)))}")
 
     def _go_on(self) -> None:
         if self._addresses and self._tries < MAX_TRIES:
-            self._tries += 1
-            self._question = Try(self._host, self._addresses.popleft(), self._port)
+            left = self._addresses[: MAX_TRIES - self._tries]
+            self._question = Race(tuple(Try(self._host, ip, self._port) for ip in left))
+        elif self._is_early and self._tries < MAX_TRIES:
+            self._question = AskAddresses(self._host, every=True)
         elif self._hosts and self._tries < MAX_TRIES:
-            self._host = self._hosts.popleft()
+            self._host, self._is_early = self._hosts.popleft(), False
             self._question = AskAddresses(self._host)
         elif self._failure:
             self._end(_UNREACHABLE, f"no host for {self._target} could be reached, the last one {self._failure}")
@@ -203,8 +254,8 @@ def _listed(found: list[str]) -> str:
     return ", ".join(found[:MAX_TRIES]) + more
 
 
-def _alternating(found: Sequence[MxRecord | IpAddress]) -> list[IpAddress]:
-    """The addresses, IPv6 and IPv4 by turns, so that one family's fault costs one try."""
-    addresses = [address for address in found if not isinstance(address, MxRecord)]
+def _alternating(found: Sequence[MxRecord | IpAddress]) -> tuple[IpAddress, ...]:
+    """The addresses, IPv6 and IPv4 by turns, so that one family's fault costs one try (RFC 8305 §4)."""
+    addresses = dict.fromkeys(address for address in found if not isinstance(address, MxRecord))
     by_turns = zip_longest((a for a in addresses if a.version == 6), (a for a in addresses if a.version == 4))
-    return [address for pair in by_turns for address in pair if address is not None]
+    return tuple(address for pair in by_turns for address in pair if address is not None)

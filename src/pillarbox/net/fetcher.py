@@ -19,7 +19,7 @@ from pillarbox.engine.opening import Declined, Opened, Opening, Terms, Unfit
 from pillarbox.engine.ports import Network
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.net.network import is_loopback
-from pillarbox.net.sender import Deadlines
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Wait

@@ -18,13 +18,15 @@ from functools import partial
 
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.egress import NoSource, Pool
+from pillarbox.engine.egress import Pool
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
 from pillarbox.engine.pacing import NO_TERMS
 from pillarbox.engine.ports import Clock, ConnectionTerms, Network, Resolver, Spool, Timer
 from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, TlsPolicy
-from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Shuffle, Try, TrySocket
-from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
+from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Race, Shuffle, Try, TrySocket
+from pillarbox.net.race import Dialling, first_connected
+from pillarbox.net.sender import Outgoing, Protection, Unusable
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.net.tls_faults import TlsFaults
 from pillarbox.net.turnstile import Turnstile
 from pillarbox.smtp.sasl import Credentials
@@ -199,33 +201,57 @@ class SmtpMailer:
             match walk.next_question():
                 case AskMx(domain=domain):
                     walk.answer(await resolver.mx(domain))
-                case AskAddresses(host=host):
+                case AskAddresses(host=host, every=True):
                     walk.answer(await resolver.addresses(host))
-                case (Try() | TrySocket()) as target:
-                    try:
-                        return await self._connect(target)
-                    except (OSError, Unusable, NoSource) as error:
-                        walk.lacks_tls |= isinstance(error, Unusable) and error.tls
-                        walk.failed(_reason(error))
+                case AskAddresses(host=host):
+                    walk.answer(await resolver.first_addresses(host))
+                case Race(tries=tries):
+                    if (connection := await self._connect_to_any(walk, tries)) is not None:
+                        return connection
+                case TrySocket() as target:
+                    if (connection := await self._connect(walk, target)) is not None:
+                        return connection
                 case Exhausted() as end:
                     return end
 
-    async def _connect(self, target: Try | TrySocket) -> Outgoing:
-        """Raises OSError, Unusable."""
-        may_be_clear = self._tls is TlsPolicy.OPPORTUNISTIC and not self._implicit
-        faults = self._ways.tls_faults
-        server = (str(target.ip), target.port) if isinstance(target, Try) else (target.path, 0)
-        if may_be_clear and self._credentials is None and faults.known(server, self._ways.clock.monotonic()):
-            return await self._connect_with(target, self._protection(TlsPolicy.OFF))
+    async def _connect_to_any(self, walk: MxWalk, tries: tuple[Try, ...]) -> Outgoing | None:
+        """None: at least one of them has failed."""
+        dialling = Dialling(self._dial, partial(_failed, walk), Outgoing.quit, self._ways.clock)
+        won = await first_connected(tries, dialling)
+        return None if won is None else await self._connect(walk, *won)
+
+    async def _connect(self, walk: MxWalk, target: Try | TrySocket, dialled: Outgoing | None = None) -> Outgoing | None:
+        """None: it has failed."""
         try:
-            return await self._connect_with(target, self._protection(self._tls))
+            return await self._use(target, await self._dial(target) if dialled is None else dialled)
+        except (OSError, Unusable) as error:
+            _failed(walk, target, error)
+            return None
+
+    @property
+    def _may_be_clear(self) -> bool:
+        return self._tls is TlsPolicy.OPPORTUNISTIC and not self._implicit
+
+    async def _use(self, target: Try | TrySocket, dialled: Outgoing) -> Outgoing:
+        """The connection, or another one to the same place, once jobs may be run on it. Raises OSError, Unusable."""
+        try:
+            return await self._greeted(dialled)
         except Unusable as error:
-            if not error.tls or not may_be_clear:
+            if not error.tls or not self._may_be_clear:
                 raise
             log.info("%s: %s; once more in clear", target, error)  # RFC 7435 §3: better than no mail at all
-        connection = await self._connect_with(target, self._protection(TlsPolicy.OFF))
-        faults.failed(server, self._ways.clock.monotonic())  # and nothing else is wrong there
+        connection = await self._greeted(await self._dial_with(target, self._protection(TlsPolicy.OFF)))
+        # and nothing else is wrong there
+        self._ways.tls_faults.failed(_server(target), self._ways.clock.monotonic())
         return connection
+
+    async def _dial(self, target: Try | TrySocket) -> Outgoing:
+        """Connect, and no more. Raises OSError."""
+        known = self._ways.tls_faults.known
+        in_clear = (
+            self._may_be_clear and self._credentials is None and known(_server(target), self._ways.clock.monotonic())
+        )
+        return await self._dial_with(target, self._protection(TlsPolicy.OFF if in_clear else self._tls))
 
     def _protection(self, policy: TlsPolicy) -> Protection:
         wanted = self._implicit or policy is not TlsPolicy.OFF
@@ -234,7 +260,7 @@ class SmtpMailer:
         context = make_context(self._tls) if wanted and make_context is not None else None
         return Protection(policy, self._implicit, context, self._credentials)
 
-    async def _connect_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
+    async def _dial_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
         ways = self._ways
         await self._turnstile.permit()
         source = self._pool.choose(target.ip) if isinstance(target, Try) else None
@@ -249,24 +275,27 @@ class SmtpMailer:
             terms=self._terms,
         )
         connection.source = source
+        network, seconds = ways.network, ways.deadlines.connect
         try:
-            return await self._opened_to(target, connection)
-        except (OSError, Unusable) as error:
-            if source is not None:
-                error.add_note(f"from {source}")
+            if isinstance(target, TrySocket):
+                await network.connect_unix(lambda: connection, target.path, seconds=seconds)
+            else:
+                address = None if source is None else source.address
+                await network.connect(lambda: connection, str(target.ip), target.port, seconds=seconds, source=address)
+        except OSError as error:
+            _from(connection, error)
             raise
+        return connection
 
-    async def _opened_to(self, target: Try | TrySocket, connection: Outgoing) -> Outgoing:
-        network, seconds, source = self._ways.network, self._ways.deadlines.connect, connection.source
-        if isinstance(target, TrySocket):
-            await network.connect_unix(lambda: connection, target.path, seconds=seconds)
-        else:
-            address = None if source is None else source.address
-            await network.connect(lambda: connection, str(target.ip), target.port, seconds=seconds, source=address)
+    async def _greeted(self, connection: Outgoing) -> Outgoing:
+        """Raises Unusable."""
         self._opening.add(connection)
         self._watch()
         try:
             await connection.opened
+        except Unusable as error:
+            _from(connection, error)
+            raise
         finally:
             self._opening.discard(connection)
             if not connection.usable:
@@ -315,9 +344,19 @@ class SmtpMailer:
             self._sweep.cancel()
 
 
-def _reason(error: Exception) -> str:
-    """Its text, and from where the connection was made, if that was chosen."""
-    return ", ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ())))
+def _failed(walk: MxWalk, target: Try | TrySocket, error: OSError | Unusable) -> None:
+    walk.lacks_tls |= isinstance(error, Unusable) and error.tls
+    walk.failed(target, ", ".join((str(error) or type(error).__name__, *getattr(error, "__notes__", ()))))
+
+
+def _from(connection: Outgoing, error: OSError | Unusable) -> None:
+    """Let the text of a failure say from where it was tried, if that was chosen."""
+    if connection.source is not None:
+        error.add_note(f"from {connection.source}")
+
+
+def _server(target: Try | TrySocket) -> tuple[str, int]:
+    return (str(target.ip), target.port) if isinstance(target, Try) else (target.path, 0)
 
 
 def _named(target: Try | TrySocket) -> str:

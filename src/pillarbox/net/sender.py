@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import cast
 
 from pillarbox.adapters.scram_keys import derived, make_nonce
@@ -29,6 +28,7 @@ from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, Transaction
 from pillarbox.engine.transcripts import transcript
 from pillarbox.net.network import is_loopback
+from pillarbox.net.timeouts import Deadlines
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
 from pillarbox.smtp.events import ProtocolError, ReplyReceived, Unsendable, Wait
@@ -37,40 +37,6 @@ from pillarbox.smtp.sasl import Channel, Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds that a server may take, RFC 5321 §4.5.3.2."""
-
-    connect: float = 30.0
-    greeting: float = 300.0
-    hello: float = 300.0
-    mail: float = 300.0
-    rcpt: float = 300.0
-    data: float = 120.0
-    block: float = 180.0
-    end: float = 600.0
-    command: float = 300.0  # any other
-    handshake: float = 30.0  # of TLS; no RFC names one
-
-    def of(self, verb: Verb | None) -> float:
-        """For the reply to that command."""
-        return _SECONDS.get(verb, _OTHER)(self)
-
-
-_OTHER: Callable[[Deadlines], float] = attrgetter("command")
-_SECONDS: Mapping[Verb | None, Callable[[Deadlines], float]] = {
-    Verb.CONNECT: attrgetter("greeting"),
-    Verb.EHLO: attrgetter("hello"),
-    Verb.HELO: attrgetter("hello"),
-    Verb.LHLO: attrgetter("hello"),
-    Verb.MAIL: attrgetter("mail"),
-    Verb.RCPT: attrgetter("rcpt"),
-    Verb.DATA: attrgetter("data"),
-    Verb.BDAT: attrgetter("end"),
-    Verb.END_OF_DATA: attrgetter("end"),
-}
 
 
 class Unusable(Exception):

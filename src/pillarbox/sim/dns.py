@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
 from pillarbox.core.address import Domain
-from pillarbox.engine.ports import AddressAnswer, DnsFault, MxAnswer, MxRecord, NoDomain, NoRecords
+from pillarbox.engine.ports import AddressAnswer, DnsFault, EarlyAddresses, MxAnswer, MxRecord, NoDomain, NoRecords
 
 ScriptedMx = Sequence[tuple[int, str]] | NoRecords | NoDomain | DnsFault
 ScriptedAddresses = Sequence[str] | NoRecords | NoDomain | DnsFault
@@ -30,6 +30,7 @@ class ScriptedResolver:
         self._mx: dict[str, MxAnswer] = {}
         self._addresses: dict[str, AddressAnswer] = {}
         self._faults: dict[str, DnsFault] = {}
+        self.late_ipv6: set[str] = set()  # hosts whose AAAA records come too late for `first_addresses`
         for name, records in (mx or {}).items():
             self.set_mx(name, records)
         for name, found in (addresses or {}).items():
@@ -62,6 +63,13 @@ class ScriptedResolver:
             return (ip_address(host),)
         except ValueError:
             return self._faults.get(host) or self._addresses.get(host) or self._missing(host)
+
+    async def first_addresses(self, host: str) -> AddressAnswer | EarlyAddresses:
+        found = await self.addresses(host)
+        if host not in self.late_ipv6 or not isinstance(found, tuple):
+            return found
+        early = tuple(address for address in found if address.version == 4)
+        return EarlyAddresses(early) if early else found
 
     def _missing(self, name: str) -> NoRecords | NoDomain:
         return NoRecords() if name in self._mx or name in self._addresses else NoDomain()
