@@ -29,11 +29,11 @@ from pillarbox.engine.predicate import (
     terms,
 )
 
-_DOMAIN = "substr(address, length(rtrim(address, replace(address, '@', ''))) + 1)"  # behind the last @
+DOMAIN = "substr(address, length(rtrim(address, replace(address, '@', ''))) + 1)"  # behind the last @
 _TEXTS = {
     TextField.SENDER: ("ifnull(sender, '')",),
     TextField.RECIPIENT: ("address", "ifnull(original, address)"),
-    TextField.DOMAIN: (_DOMAIN,),
+    TextField.DOMAIN: (DOMAIN,),
     TextField.LANE: ("lane",),
     TextField.REPLY: ("reply",),
     TextField.FROM: ("header_from",),

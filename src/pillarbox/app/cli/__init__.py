@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pillarbox import __version__
-from pillarbox.app.cli import conform, directory, fetch, mail, queue, replies, sendmail, server, watch
+from pillarbox.app.cli import conform, directory, fetch, forecast, mail, queue, replies, sendmail, server, watch
 from pillarbox.app.cli.options import config_option
 from pillarbox.app.config_load import ConfigError
 from pillarbox.app.control import Refused
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"pillarbox {__version__}")
     config_option(top, default=None)
     verbs = top.add_subparsers(metavar="VERB", required=True, title="verbs")
-    for family in (server, directory, mail, sendmail, queue, fetch, replies, conform, watch):
+    for family in (server, directory, mail, sendmail, queue, forecast, fetch, replies, conform, watch):
         family.register(verbs)
     return top
 
