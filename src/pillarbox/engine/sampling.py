@@ -55,8 +55,9 @@ class Sample:
         self._passed[strata[0]] += 1
 
     def _count(self, strata: list[Stratum], each: Counter[Stratum], lanes: Counter[str]) -> None:
-        each.update(strata)
-        lanes.update(stratum.lane for stratum in strata)
+        for stratum in strata:
+            each[stratum] += 1
+            lanes[stratum.lane] += 1
 
     @property
     def kept(self) -> int:

@@ -175,15 +175,18 @@ class _Run:
             self._end.set_result(None)
 
     def _open_lane(self, name: str, route: Route) -> Lane:
-        """Where one recipient stands for several, an attempt takes as long as theirs together."""
+        """Where one recipient stands for several, there are the fewer at a time, and each takes the longer."""
         world = self._world
         terms, habit, weight = world.terms(name, route), world.experience.habit(name), world.sample.weight_in(name)
-        messages = terms.messages
-        gap = 0.0 if messages is None else weight * messages.seconds / messages.most
+        at_a_time = max(round(terms.connections / weight), 1)
         mailer = ImaginedMailer(
-            self._clock, habit, seconds=habit.seconds * weight, gap=gap, keeps=isinstance(route.next_hop, Turn)
+            self._clock,
+            habit,
+            seconds=habit.seconds * weight * at_a_time / terms.connections,
+            gap=0.0 if terms.messages is None else weight * terms.messages.seconds / terms.messages.most,
+            keeps=isinstance(route.next_hop, Turn),
         )
-        return Lane(mailer, terms.connections)
+        return Lane(mailer, at_a_time)
 
     def _settled(self, waiter: Waiter, change: Change) -> None:
         if not waiter.meant or self._end.done():

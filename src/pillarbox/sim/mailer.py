@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from zlib import crc32
+from hashlib import blake2b
 
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.forecast import Habit, Shares
@@ -19,7 +19,8 @@ _DELIVERED = Delivered("delivered, as is expected", "")
 _DEFERRED = Deferred("deferred, as is expected", "", EnhancedCode(4, 0, 0))
 _FAILED = Failed("failed, as is expected", "", EnhancedCode(5, 0, 0))
 _KEPT = Kept("waits until its owner comes for it", "", EnhancedCode(4, 4, 7))
-_ALL = 2**32
+_OCTETS = 4
+_ALL = 256**_OCTETS
 
 
 class ImaginedMailer:
@@ -54,7 +55,8 @@ class ImaginedMailer:
         if self._keeps:
             return _KEPT
         shares = self._habit.later if row.attempts else self._habit.first
-        return _drawn(shares, crc32(b"%d.%d.%d" % (job.message.id, row.number, row.attempts)) / _ALL)
+        mixed = blake2b(b"%d.%d.%d" % (job.message.id, row.number, row.attempts), digest_size=_OCTETS).digest()
+        return _drawn(shares, int.from_bytes(mixed, "big") / _ALL)
 
     async def close(self, grace: float) -> None:
         for job, done, timer in list(self._open.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,20 +52,26 @@ def register(verbs: Group) -> None:
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
+    if not text.isascii() or not text.isdigit() or not (number := int(text)):
+        raise ArgumentTypeError(f"a whole number from 1 is wanted, not {text}")
     return number
 
 
 def _percent(text: str) -> float:
-    if not 0 <= (number := float(text.removesuffix("%"))) <= 100:
-        raise ValueError
-    return number / 100
+    return _number(text.removesuffix("%"), 100, "a percentage") / 100
 
 
 def _seconds(text: str) -> float:
-    if not 0 <= (number := float(text)) <= 86400:
-        raise ValueError
+    return _number(text, 86400, "a number of seconds")
+
+
+def _number(text: str, most: int, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= most:
+        raise ArgumentTypeError(f"{what} from 0 to {most} is wanted, not {text}")
     return number
 
 
