@@ -54,7 +54,7 @@ class Question:
     limits: Sequence[str] = ()
     success: float | None = None
     seconds: float | None = None
-    most: int = 200_000
+    most: int = 100_000
 
 
 def read_limit(text: str) -> Limiting:

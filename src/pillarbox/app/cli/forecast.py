@@ -15,7 +15,7 @@ from pillarbox.app.config_load import load
 from pillarbox.app.control import Refused
 
 _LANES = 20  # rows that are shown unless told otherwise
-_MOST = 200_000  # recipients that are simulated unless told otherwise
+_MOST = 100_000  # recipients that are simulated unless told otherwise
 _WORTH_A_BAR = 5000  # recipients from which on the progress is shown
 _EMPTY = "nothing is queued"
 _PERIODS = {1: "s", 60: "m", 3600: "h", 86400: "d"}
