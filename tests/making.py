@@ -43,6 +43,7 @@ from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import DEFAULT, RetrySchedule
 from pillarbox.engine.routing import Route, Router
 from pillarbox.engine.service import Service
+from pillarbox.engine.sites import Sites
 from pillarbox.net.listener import Bounds, Census, Listener
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedResolver
@@ -196,6 +197,12 @@ class NoSpool:
     async def next_due(self) -> float | None:
         raise NotImplementedError
 
+    async def lease_parked(self, lane: str, limit: int) -> list[Leased]:
+        raise NotImplementedError
+
+    async def parked_lanes(self) -> list[str]:
+        raise NotImplementedError
+
     def body(self, message: Message) -> AsyncIterator[bytes]:
         raise NotImplementedError
 
@@ -212,6 +219,7 @@ class Stored:
     reply: str = ""
     told: Told = Told.NOTHING
     next_hop: str | None = None
+    parked: bool = False
 
 
 class MemorySpool(NoSpool):
@@ -263,7 +271,8 @@ class MemorySpool(NoSpool):
             row = self.rows[change.message, change.number]
             assert not row.state.settled, f"{row} was settled before"
             row.state, row.due, row.attempts = change.state, change.due, change.attempts
-            row.lane, row.reply, row.told = change.lane, change.reply, change.told
+            row.lane, row.told, row.parked = change.lane, change.told, change.parked
+            row.reply = row.reply if change.reply is None else change.reply
             if change.record is not None:
                 self.records.append(change.record)
         for message_id, number, next_hop in unit.rerouted:
@@ -286,11 +295,23 @@ class MemorySpool(NoSpool):
         last = keys[limit - 1][0] if len(keys) >= limit else None
         return self._leased([key for number, key in enumerate(keys) if number < limit or key[0] == last])
 
+    async def lease_parked(self, lane: str, limit: int) -> list[Leased]:
+        await self._look()
+        keys = [(-self._priority(key), key) for key in self._parked() if self.rows[key].lane == lane]
+        return self._leased([key for _, key in sorted(keys)][:limit])
+
+    async def parked_lanes(self) -> list[str]:
+        await self._look()
+        return sorted({self.rows[key].lane for key in self._parked()})
+
+    def _parked(self) -> list[tuple[int, int]]:
+        return [key for key, row in self.rows.items() if row.parked and row.state is State.SCHEDULED]
+
     def _leased(self, keys: list[tuple[int, int]]) -> list[Leased]:
         taken: dict[int, list[Row]] = {}
         for message, number in keys:
             row = self.rows[message, number]
-            row.state = State.LEASED
+            row.state, row.due, row.parked = State.LEASED, 0.0 if row.parked else row.due, False
             taken.setdefault(message, []).append(Row(number, row.recipient, row.attempts, row.told, row.next_hop))
         return [
             Leased(replace(self.messages[message], content=None), rows, self._scheduled(message))
@@ -464,6 +485,7 @@ def make_queue(
     routes: Sequence[Route] = (),
     retry: RetrySchedule = DEFAULT,
     ids: IdSource | None = None,
+    sites: Sites | None = None,
 ) -> Queue:
     ids = ids or IdSource(clock)
     return Queue(
@@ -474,6 +496,7 @@ def make_queue(
         retry=retry,
         notices=Notices(spool=spool, clock=clock, ids=ids, directory=directory, hostname=HOSTNAME),
         jumps=Jumps(clock, ids),
+        sites=sites,
     )
 
 

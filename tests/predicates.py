@@ -60,6 +60,7 @@ _TEXTS: dict[TextField, Callable[[Subject], tuple[str | None, ...]]] = {
     TextField.MESSAGE_ID: lambda it: (it.message_id,),
     TextField.LISTENER: lambda it: (it.listener,),
     TextField.PEER: lambda it: (it.peer,),
+    TextField.TENANT: lambda it: (it.submitter or (it.sender or "").rpartition("@")[2],),
     TextField.SUBMITTER: lambda it: (it.submitter or "",),
 }
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {

@@ -10,11 +10,22 @@ from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import Recipient
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.ids import IdSource
-from pillarbox.engine.lanes import Lane
+from pillarbox.engine.lanes import Lane, LaneLimits, LaneShaper, NoShaper
 from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Outcome, Report, Row
-from pillarbox.engine.ports import Accepted, Mailer, NoSuchUser, NotLocal, Relayed, Resolution, SpoolError
+from pillarbox.engine.pacing import LaneTerms
+from pillarbox.engine.ports import (
+    Accepted,
+    Mailer,
+    NoSuchUser,
+    NotLocal,
+    Relayed,
+    Resolution,
+    Resolver,
+    SpoolError,
+)
 from pillarbox.engine.retry import DEFAULT, RetrySchedule
 from pillarbox.engine.routing import Route
+from pillarbox.engine.sites import Sites
 from pillarbox.sim.clock import VirtualClock
 from tests.making import TEXT, MemorySpool, Nobody, make_message, make_queue, turns
 
@@ -77,6 +88,20 @@ class FakeMailer:
         self.open = []
 
 
+class TimedMailer:
+    """Meets the port Mailer: each job takes so long, and is delivered."""
+
+    def __init__(self, clock: VirtualClock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+
+    def deliver(self, job: Job, done: Callable[[Job, Report], None]) -> None:
+        self._clock.call_later(self._seconds, lambda: done(job, Report((OK,) * len(job.rows))))
+
+    async def close(self, grace: float) -> None:
+        """Nothing is open."""
+
+
 class Rig:
     """A queue and what it touches."""
 
@@ -89,22 +114,29 @@ class Rig:
         spool: MemorySpool | None = None,
         clock: VirtualClock | None = None,
         routes: tuple[Route, ...] = (),
+        resolver: Resolver | None = None,
+        limits: Callable[[str], LaneLimits] = lambda lane: LaneLimits(),
     ) -> None:
         self.clock = clock or VirtualClock()
         self.spool = spool or MemorySpool()
         self.mailers: dict[str, FakeMailer] = {}
         self.limit = limit
         self.answer = answer
+        self.limits = limits
+        self.shaper: Callable[[], LaneShaper] = NoShaper
+        self.seconds: float | None = None  # that each job takes; None: as FakeMailer has it
         self.answers: list[SpoolError | None] = []
         self.ids = IdSource(self.clock, max(self.spool.messages, default=0))
         self.queue = make_queue(
             self.spool, self.clock, Town(), open_lane=self._open_lane, retry=retry, ids=self.ids, routes=routes
         )
+        if resolver is not None:
+            self.queue.sites = Sites(resolver, self.clock)
 
     def _open_lane(self, name: str, route: Route) -> Lane:
         self.mailers[name] = FakeMailer(self.answer)
-        mailer: Mailer = self.mailers[name]
-        return Lane(mailer, self.limit)
+        mailer: Mailer = self.mailers[name] if self.seconds is None else TimedMailer(self.clock, self.seconds)
+        return Lane(mailer, self.limit, LaneTerms(self.limits(name), self.clock.monotonic), self.shaper())
 
     def message(self, *recipients: str | Recipient, sender: str | None = SENDER, content: bytes = TEXT) -> Message:
         return make_message(self.ids.next(), *recipients, sender=sender, content=content, at=self.clock.now())
@@ -130,8 +162,8 @@ class Rig:
         return len(self.queue._held)
 
     def assert_empty(self) -> None:
-        assert self.queue._held == {} and self.queue._octets == 0
-        assert all(lane.active == 0 and not lane.ready for lane in self.queue._lanes.values())
+        assert self.queue._held == {} and self.queue._holding.octets == 0
+        assert all(lane.active == 0 and not lane.ready for lane in self.queue._dispatch.lanes.values())
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pillarbox.core.address import Domain
 from pillarbox.core.envelope import MailOptions
+from pillarbox.engine import queue
 from pillarbox.engine.experience import ENOUGH, LOCAL_SECONDS, REMOTE_SECONDS, Experience
 from pillarbox.engine.forecast import Forecast, Letter, Past, Shares, Terms, Waiter
 from pillarbox.engine.limits import Limit
@@ -19,7 +20,7 @@ from pillarbox.engine.routing import Discard, Route
 from pillarbox.engine.sampling import Sample
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.directory import ImaginedDirectory
-from pillarbox.sim.forecast import KnownSites, Lanes, World, foretell
+from pillarbox.sim.forecast import HORIZON, KnownSites, Lanes, World, foretell
 from pillarbox.sim.loop import Stalled, VirtualLoop
 from tests.making import NOW
 
@@ -194,7 +195,8 @@ def test_nobody_comes_for_what_is_kept() -> None:
 
 def test_what_takes_longer_than_the_horizon_is_left() -> None:
     found = forecast(letters(60 * 24), terms=Terms(1, Limit(1, 3600)))
-    assert found.last is None and found.left == pytest.approx(30 * 24, abs=2)
+    assert found.last is None and found.ends == NOW + HORIZON
+    assert found.left > 0 and found.delivered == pytest.approx(30 * 24, abs=2)
 
 
 def test_a_sample_stands_for_all() -> None:
@@ -218,6 +220,14 @@ def test_the_same_backlog_has_the_same_future() -> None:
     backlog = letters(500) + letters(100, "other.example", first=10_000)
     once, again = (forecast(backlog, experience=Experience(success=0.6, seconds=0.5)) for _ in range(2))
     assert once == again and once.delivered > 0
+
+
+def test_beyond_the_room_of_a_lane_all_is_tried_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "WINDOW", 500)
+    backlog = letters(3000) + letters(50, "other.example", first=10_000)
+    slow, other = forecast(backlog, terms=Terms(5), experience=Experience(success=1.0, seconds=0.5)).lanes
+    assert (slow.delivered, slow.left, other.delivered) == (3000, 0, 50)
+    assert slow.last == pytest.approx(NOW + 300, abs=6) and other.last == pytest.approx(NOW + 5, abs=1)
 
 
 # --- experience

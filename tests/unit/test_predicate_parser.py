@@ -74,6 +74,7 @@ TERMS: list[tuple[str, Predicate]] = [
     ("listener=mx", text("listener", "mx")),
     ("peer=192.0.2.*", text("peer", "192.0.2.", MANY)),
     ("submitter=ann@example.org", text("submitter", "ann@example.org")),
+    ("tenant=example.org", text("tenant", "example.org")),
     ("age>1h", number("age", ">", 3600)),
     ("age<=1h30m", number("age", "<=", 5400)),
     ("age<2w1d", number("age", "<", 15 * 86400)),

@@ -716,12 +716,13 @@ def test_a_restart_fetches_no_more_than_there_is_room_for(monkeypatch: pytest.Mo
         rig.queue.start()
         await turns(200)
         assert 0 < rig.in_memory <= 6
-        while rig.in_memory:
+        while not all(row.state.settled for row in rig.spool.rows.values()):
             for mailer in rig.mailers.values():
                 if mailer.open:
                     mailer.end(OK)
             await turns(50)
             assert rig.in_memory <= 6
+            await rig.pass_time(1.0)
         jobs = [
             (job.message.id, row.number) for mailer in rig.mailers.values() for job in mailer.jobs for row in job.rows
         ]

@@ -435,10 +435,10 @@ def test_a_job_is_withdrawn_once() -> None:
     jobs[2].message.envelope = replace(jobs[2].message.envelope, options=MailOptions(priority=5))
     lane = Lane(FakeMailer(), 1)
     for job in jobs:
-        lane.put(job)
+        lane.line.put(job)
     assert lane.withdraw(jobs[1]) and not lane.withdraw(jobs[1])
     assert lane.withdraw(jobs[2]) and not lane.withdraw(jobs[2])
-    assert lane.take() is jobs[0] and lane.idle
+    assert lane.line.take() is jobs[0] and lane.idle
 
 
 # --- aliases and lists (RFC 3461 §5.2.7)

@@ -13,11 +13,12 @@ from pillarbox.engine.lanes import Load
 from tests.queue_rig import LATER, OK, Rig, run
 
 NOW = 1_700_000_000.0
+SLOWED = "limit: the configuration lets 10 a minute go this way"
 DISK = [LaneRow("mx:far.example", 30, NOW - 3660, "450 Later"), LaneRow("", 2, NOW - 5, "")]
 
 
 def test_what_is_on_the_disk_and_what_is_in_memory_are_one_lane() -> None:
-    lanes = merged(DISK, [Load("mx:far.example", 4, 1, "451 Busy"), Load("maildir", 50, 10, "")])
+    lanes = merged(DISK, [Load("mx:far.example", 4, 1, "451 Busy", SLOWED, NOW + 6), Load("maildir", 50, 10, "")])
     assert [lane["lane"] for lane in lanes] == ["maildir", "mx:far.example", ""]
     assert lanes[1] == {
         "lane": "mx:far.example",
@@ -26,6 +27,8 @@ def test_what_is_on_the_disk_and_what_is_in_memory_are_one_lane() -> None:
         "in_flight": 1,
         "oldest": NOW - 3660,
         "reply": "451 Busy",
+        "slowed": SLOWED,
+        "until": NOW + 6,
     }
     assert merged(DISK, [])[0]["reply"] == "450 Later"
 

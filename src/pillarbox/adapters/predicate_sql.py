@@ -30,6 +30,7 @@ from pillarbox.engine.predicate import (
 )
 
 DOMAIN = "substr(address, length(rtrim(address, replace(address, '@', ''))) + 1)"  # behind the last @
+_SENDER_DOMAIN = DOMAIN.replace("address", "sender")
 _TEXTS = {
     TextField.SENDER: ("ifnull(sender, '')",),
     TextField.RECIPIENT: ("address", "ifnull(original, address)"),
@@ -41,6 +42,7 @@ _TEXTS = {
     TextField.MESSAGE_ID: ("header_message_id",),
     TextField.LISTENER: ("listener",),
     TextField.PEER: ("peer",),
+    TextField.TENANT: (f"coalesce(message.options ->> 'submitter', {_SENDER_DOMAIN}, '')",),
     TextField.SUBMITTER: ("ifnull(message.options ->> 'submitter', '')",),
 }
 _NUMBERS = {NumberField.ATTEMPTS: "attempts", NumberField.SIZE: "size"}

@@ -39,7 +39,7 @@ _BETWEEN = (None,) * 13  # from e to q in the row of a further recipient
 _AFTER_FINISHED = (None,) * (WORK_COLUMNS - 2)
 _AFTER_REROUTED = (None,) * (WORK_COLUMNS - 4)
 _NO_RECORD = (None,) * 3
-_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 13)
+_AFTER_CHANGE = (None,) * (WORK_COLUMNS - 14)
 _BEFORE_RECORD, _AFTER_RECORD = (None,) * 5, (None,) * (WORK_COLUMNS - 11)
 
 Values = list[Any]  # of rows of the view, one behind the other
@@ -56,9 +56,9 @@ def unit_values(unit: Unit) -> Values:
     for note in unit.notes:
         values += _record_row(note)
     finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
-    for *change, record, heard in unit.changes:
+    for *change, record, heard, parked in unit.changes:
         told = _NO_RECORD if record is None else _told(record)
-        values += (_CHANGE, *change, *told, change[0] in finished, heard, *_AFTER_CHANGE)
+        values += (_CHANGE, *change, *told, change[0] in finished, heard, parked, *_AFTER_CHANGE)
     for choice in unit.rerouted:
         values += (_REROUTED, *choice, *_AFTER_REROUTED)
     for record in unit.records:
@@ -160,6 +160,25 @@ def lease_at(connection: apsw.Connection, places: Sequence[Place], after: Messag
     return _leased(connection, found)
 
 
+def lease_parked(connection: apsw.Connection, lane: str, limit: int) -> list[Leased]:
+    """Take what waits for room in that lane, within the caller's transaction: by priority, then oldest first."""
+    found = connection.execute(
+        "SELECT message, number FROM recipient INDEXED BY recipient_parked WHERE state = 0 AND parked AND lane = ?"
+        " ORDER BY priority DESC, message LIMIT ?",
+        (lane, limit),
+    ).fetchall()
+    return _leased(connection, found)
+
+
+PARKED_LANES = """
+    WITH RECURSIVE found(lane) AS (
+        SELECT min(lane) FROM recipient INDEXED BY recipient_parked WHERE state = 0 AND parked
+        UNION ALL
+        SELECT (SELECT min(lane) FROM recipient INDEXED BY recipient_parked
+            WHERE state = 0 AND parked AND recipient.lane > found.lane) FROM found WHERE lane IS NOT NULL
+    ) SELECT lane FROM found WHERE lane IS NOT NULL"""  # from one lane to the next: whatever waits in each
+
+
 def at_places(places: Sequence[Place]) -> tuple[str, tuple[Any, ...]]:
     """The condition for what waits in those places, one at least."""
     terms, arguments = [], []
@@ -178,7 +197,8 @@ def _leased(connection: apsw.Connection, due: list[Any]) -> list[Leased]:
     for message_id, mine in numbers.items():
         marks = ",".join("?" * len(mine))
         connection.execute(
-            f"UPDATE recipient SET state = {State.LEASED:d} WHERE message = ? AND number IN ({marks})",
+            f"UPDATE recipient SET state = {State.LEASED:d}, due = iif(parked, 0, due), parked = 0"
+            f" WHERE message = ? AND number IN ({marks})",  # what had its turn is due at once after a crash
             (message_id, *mine),
         )
         try:

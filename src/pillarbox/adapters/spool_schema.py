@@ -16,7 +16,7 @@ from pillarbox.adapters.system import sync_directory
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 _TABLES = """
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,             -- 60 bits, time-ordered
@@ -55,11 +55,13 @@ CREATE TABLE recipient (
     priority INTEGER NOT NULL DEFAULT 0,  -- MT-PRIORITY of the message, -9 to 9
     told INTEGER NOT NULL DEFAULT 0,    -- engine.mail.Told
     next_hop TEXT,                      -- chosen by an operator, as a route names it
+    parked INTEGER NOT NULL DEFAULT 0,  -- scheduled for lack of room in its lane, which may fetch it before it is due
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX recipient_due ON recipient (due) WHERE state = 0;
 CREATE INDEX recipient_waiting ON recipient (lane, message) WHERE state = 0;
 CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
+CREATE INDEX recipient_parked ON recipient (lane, priority DESC, message) WHERE state = 0 AND parked;
 CREATE TABLE record (
     message INTEGER NOT NULL,
     serial INTEGER NOT NULL,            -- within the message, from 1
@@ -85,16 +87,16 @@ _TRIGGERS = {
             NEW.l, NEW.m, NEW.n, NEW.o, NEW.p);
         INSERT INTO body SELECT NEW.a, NEW.q WHERE NEW.q IS NOT NULL;
         INSERT INTO recipient VALUES (NEW.a, 0, NEW.r, NEW.s, '', 1, NEW.b, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.p ->> 'priority', 0), 0, NULL);""",
+            ifnull(NEW.p ->> 'priority', 0), 0, NULL, 0);""",
     # a to c message, number, when it came, d its priority if any, r to u the recipient
     "recipient": """
         INSERT INTO recipient VALUES (NEW.a, NEW.b, NEW.r, NEW.s, '', 1, NEW.c, 0, '', NEW.t, NEW.u,
-            ifnull(NEW.d, 0), 0, NULL);""",
-    # a to g the recipient's new state, h to j the record of it if any, k whether the message is finished with, l what
-    # its sender was told
+            ifnull(NEW.d, 0), 0, NULL, 0);""",
+    # a to g the recipient's new state (g NULL: the reply stands), h to j the record of it if any, k whether the message
+    # is finished with, l what its sender was told, m whether it waits for room in its lane
     "change": f"""
-        UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f, reply = NEW.g,
-            told = NEW.l WHERE message = NEW.a AND number = NEW.b;
+        UPDATE recipient SET state = NEW.c, due = NEW.d, attempts = NEW.e, lane = NEW.f,
+            reply = ifnull(NEW.g, reply), told = NEW.l, parked = NEW.m WHERE message = NEW.a AND number = NEW.b;
         INSERT INTO record SELECT NEW.a, {_SERIAL}, NEW.h, NEW.i, NEW.b, NEW.j WHERE NEW.h IS NOT NULL;
         DELETE FROM body WHERE NEW.k AND message = NEW.a AND {_ALL_SETTLED};""",
     "record": f"""
@@ -131,6 +133,10 @@ _UPGRADES = {
     ALTER TABLE recipient ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE recipient ADD COLUMN next_hop TEXT;
     CREATE INDEX recipient_ranked ON recipient (priority, due) WHERE state = 0 AND priority <> 0;
+    """,
+    3: """
+    ALTER TABLE recipient ADD COLUMN parked INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX recipient_parked ON recipient (lane, priority DESC, message) WHERE state = 0 AND parked;
     """,
 }
 

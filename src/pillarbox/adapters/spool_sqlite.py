@@ -19,7 +19,15 @@ import apsw
 
 from pillarbox.adapters.predicate_sql import condition
 from pillarbox.adapters.spool_bodies import BodyFiles, translated
-from pillarbox.adapters.spool_rows import at_places, lease, lease_at, see, unit_values
+from pillarbox.adapters.spool_rows import (
+    PARKED_LANES,
+    at_places,
+    lease,
+    lease_at,
+    lease_parked,
+    see,
+    unit_values,
+)
 from pillarbox.adapters.spool_schema import VERSION, open_reader
 from pillarbox.adapters.spool_writer import Errand, Pending, Writer
 from pillarbox.core.envelope import MessageId
@@ -109,6 +117,12 @@ class SqliteSpool:
 
     async def lease_at(self, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
         return await self.errand(lambda connection: lease_at(connection, places, after, limit))
+
+    async def lease_parked(self, lane: str, limit: int) -> list[Leased]:
+        return await self.errand(lambda connection: lease_parked(connection, lane, limit))
+
+    async def parked_lanes(self) -> list[str]:
+        return [lane for (lane,) in await self.query(PARKED_LANES)]
 
     async def waiting_at(self, places: Sequence[Place]) -> int:
         where, arguments = at_places(places)

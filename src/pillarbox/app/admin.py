@@ -312,11 +312,14 @@ def merged(rows: list[LaneRow], loads: list[Load]) -> list[Data]:
             "in_flight": 0,
             "oldest": row.oldest,
             "reply": row.reply,
+            "slowed": "",
+            "until": None,
         }
-    for lane, ready, in_flight, last in loads:
+    for lane, ready, in_flight, last, slowed, until in loads:
         empty = {"lane": lane, "queued": 0, "oldest": None, "reply": ""}
         known = lanes.get(lane, empty)
-        lanes[lane] = {**known, "ready": ready, "in_flight": in_flight, "reply": last or known["reply"]}
+        now = {"ready": ready, "in_flight": in_flight, "reply": last or known["reply"]}
+        lanes[lane] = {**known, **now, "slowed": slowed, "until": until}
     return sorted(lanes.values(), key=lambda lane: -(lane["queued"] + lane["ready"] + lane["in_flight"]))
 
 

@@ -16,6 +16,7 @@ from pillarbox.app import config_keys as keys
 from pillarbox.app import config_values as kinds
 from pillarbox.app.config_delivery import RetryConfig, RouteConfig
 from pillarbox.app.config_keys import DOCUMENTED, Setting
+from pillarbox.app.config_lanes import LaneConfig
 from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_oauth import OAuthConfig
@@ -147,6 +148,12 @@ class Config:
         (),
         "Where mail for some recipients goes. The first route that matches wins; with none that does, mail for local "
         "domains goes to `maildir`, all else to `mx`.",
+    )
+    lanes: tuple[LaneConfig, ...] = keys.tables(
+        "lane",
+        LaneConfig,
+        (),
+        "Limits of what goes one way. Each key of a lane comes from the first entry that matches and has it.",
     )
     retry: RetryConfig = keys.table(
         "retry", RetryConfig, "When what could not be delivered is tried again, and for how long."

@@ -16,6 +16,7 @@ from typing import Any
 from pillarbox.adapters.spool_backlog import BacklogReader
 from pillarbox.app import config_values as kinds
 from pillarbox.app.config import Config
+from pillarbox.app.config_lanes import limits_of
 from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDir
 from pillarbox.app.house import INSTANT_JOBS, MAILDIR_JOBS
@@ -137,7 +138,7 @@ def _check(limits: Sequence[Limiting], lanes: Lanes) -> None:
 
 def _terms(config: Config, limits: Sequence[Limiting]) -> Callable[[str, Route], Terms]:
     def terms(lane: str, route: Route) -> Terms:
-        found = _todays(config, route)
+        found = _todays(config, lane, route)
         for limit in limits:
             if limit.fits(lane):
                 found = replace(found, **limit.settings)
@@ -146,16 +147,23 @@ def _terms(config: Config, limits: Sequence[Limiting]) -> Callable[[str, Route],
     return terms
 
 
-def _todays(config: Config, route: Route) -> Terms:
+def _todays(config: Config, lane: str, route: Route) -> Terms:
+    said = limits_of(lane, config.lanes)
+    connections = _usual(config, route) if said.connections is None else said.connections
+    return Terms(connections, said.messages, said.priority, said.fair)
+
+
+def _usual(config: Config, route: Route) -> int:
+    """Jobs at a time where no `[[lane]]` says so."""
     match route.next_hop:
         case MaildirHop():
-            return Terms(MAILDIR_JOBS)
+            return MAILDIR_JOBS
         case Discard() | Turn():
-            return Terms(INSTANT_JOBS)
+            return INSTANT_JOBS
         case Pipe():
-            return Terms(config.limits.pipe_runs)
+            return config.limits.pipe_runs
         case _:
-            return Terms(config.limits.connections_per_next_hop)
+            return config.limits.connections_per_next_hop
 
 
 # --- as data

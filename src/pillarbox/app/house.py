@@ -32,6 +32,7 @@ from pillarbox.adapters.tls_contexts import Context, client_context
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
+from pillarbox.app.config_lanes import limits_of
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
 from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
@@ -48,8 +49,10 @@ from pillarbox.engine.hooks_limits import Tallies, limit_hooks
 from pillarbox.engine.hooks_pipelining import pipelining_hooks
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.jumps import Jumps
+from pillarbox.engine.lanes import LaneLimits
 from pillarbox.engine.limits import Rate
 from pillarbox.engine.notices import Notices
+from pillarbox.engine.pacing import LaneTerms
 from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.queue import Lane, LaneOpener, Queue
 from pillarbox.engine.routing import (
@@ -65,6 +68,7 @@ from pillarbox.engine.routing import (
     Turn,
 )
 from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
+from pillarbox.engine.sites import Sites
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
@@ -77,6 +81,7 @@ log = logging.getLogger(__name__)
 
 MAILDIR_JOBS = 32  # in flight
 INSTANT_JOBS = 10_000
+MOST_TERMS = 10_000  # lanes whose rates are remembered
 FORGET_EVERY = 3600.0  # seconds between looks at the history
 
 
@@ -108,10 +113,12 @@ class House:
         self.data = data
         self.config = data.config
         self.listeners: dict[ListenerKey, Listener] = {}
+        self._terms: dict[str, LaneTerms] = {}
         self.queue = make_queue(data, self._open_lane)
         self._certificates = self._load_certificates()
         self._credentials = self._read_credentials()
         self.ways = self._make_ways()
+        self.queue.sites = Sites(self.ways.resolver, data.clock)
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
         self._tallies = Tallies()
@@ -191,23 +198,37 @@ class House:
 
     # --- what the configuration decides
 
+    def lane_limits(self, lane: str) -> LaneLimits:
+        return limits_of(lane, self.config.lanes)
+
+    def _lane_terms(self, name: str) -> LaneTerms:
+        """Those with a rate are kept: a lane that is opened anew goes on where it was."""
+        terms = self._terms.get(name)
+        if terms is None:
+            terms = LaneTerms(self.lane_limits(name), self.data.clock.monotonic)
+            if terms.has_rate and len(self._terms) < MOST_TERMS:
+                self._terms[name] = terms
+        terms.renew(self.lane_limits(name))
+        return terms
+
     def _open_lane(self, name: str, route: Route) -> Lane:
         data = self.data
+        terms = self._lane_terms(name)
         match route.next_hop:
             case MaildirHop():
                 mailer = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
-                return Lane(mailer, MAILDIR_JOBS)
+                return Lane(mailer, MAILDIR_JOBS, terms)
             case Pipe() as hop:
                 runs = self.config.limits.pipe_runs
-                return Lane(PipeMailer(hop, data.spool.body, scratch=data.folder.bodies, runs=runs), runs)
+                return Lane(PipeMailer(hop, data.spool.body, scratch=data.folder.bodies, runs=runs), runs, terms)
             case Discard():
-                return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS)
+                return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS, terms)
             case Turn():
-                return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS)
+                return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS, terms)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
-                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials)
-                return Lane(smtp, self.config.limits.connections_per_next_hop)
+                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, terms=terms)
+                return Lane(smtp, self.config.limits.connections_per_next_hop, terms)
 
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
@@ -310,7 +331,9 @@ class House:
         self._auth_rate = Rate(config.limits.auth_failures)
         self.queue.router = _router(config, self.data)
         self.queue.retry = config.retry.policy()
-        self.queue.renew_lanes()
+        if self.queue.sites is not None:
+            self.queue.sites.renew(self.ways.resolver)
+        self.queue.renew_lanes(self.lane_limits)
         wanted = {key(listener): listener for listener in config.listeners}
         for gone in [old for old in self.listeners if old not in wanted]:
             draining = asyncio.create_task(self.listeners.pop(gone).drain(config.limits.drain))

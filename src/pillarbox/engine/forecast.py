@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pillarbox.core.envelope import NO_MAIL_OPTIONS, MailOptions
+from pillarbox.engine.fair import Fairness
 from pillarbox.engine.limits import Limit
 from pillarbox.engine.mail import State
 
@@ -69,10 +70,12 @@ class Habit:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a lane is allowed: jobs at a time, and messages in a time (None: any number)."""
+    """What a lane is allowed: jobs at a time, and messages in a time (None: any number); and how it is shared out."""
 
     connections: int
     messages: Limit | None = None
+    priority: int = 0
+    fair: Fairness = Fairness.TENANT
 
 
 @dataclass(slots=True)

@@ -1,87 +1,124 @@
-"""A lane: one way out, and the jobs that wait for it, by priority and then in the order in which they came.
+"""A lane: one way out, the jobs that wait for it, and what slows it down.
 
-Knows neither what a job says nor when it is due. Invariant: a job is given out once, or withdrawn. A job without
-MT-PRIORITY (RFC 6710) costs what it would cost without the extension: all such jobs stand in one line.
+A lane is named by next-hop site, and by all else that makes connections differ. Knows neither what a job says nor when
+it is due, nor how it is driven (`dispatch.py`). Replies are judged by its shaper.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from pillarbox.engine.mail import Job
-from pillarbox.engine.ports import Mailer
+from pillarbox.engine.fair import Line
+from pillarbox.engine.limits import Limit
+from pillarbox.engine.mail import Job, Report
+from pillarbox.engine.pacing import LaneLimits as LaneLimits
+from pillarbox.engine.pacing import LaneTerms, Pacer
+from pillarbox.engine.ports import Mailer, Timer
 from pillarbox.engine.routing import Route
+from pillarbox.engine.slowdown import SlowDown
+
+
+class LaneShaper(Protocol):
+    """What the replies of a next hop make of the limits of its lane. Times are monotonic seconds."""
+
+    def heard(self, report: Report, job: Job, now: float) -> Sequence[SlowDown]:
+        """A job has come back; gives the slow-downs that begin or end by it."""
+
+    def opens_at(self, now: float) -> float:
+        """No attempt before that: the breaker. In the past where it is closed."""
+
+    def most(self, limit: int) -> int:
+        """Jobs in flight at present, where the configuration allows so many."""
+
+    def pace(self) -> Limit | None:
+        """A rate that replies asked for. A job that was tried before is not kept to it."""
+
+    def present(self, now: float) -> SlowDown | None:
+        """What slows the lane down."""
+
+
+class NoShaper:
+    """Nothing that is said slows a lane down."""
+
+    def heard(self, report: Report, job: Job, now: float) -> Sequence[SlowDown]:
+        return ()
+
+    def opens_at(self, now: float) -> float:
+        return now
+
+    def most(self, limit: int) -> int:
+        return limit
+
+    def pace(self) -> Limit | None:
+        return None
+
+    def present(self, now: float) -> SlowDown | None:
+        return None
 
 
 @dataclass(slots=True)
 class Lane:
-    """One way out and what waits for it. `limit`: jobs in flight."""
+    """One way out and what waits for it. `usual`: jobs in flight where the configuration says nothing."""
 
     mailer: Mailer
-    limit: int
-    ready: deque[Job] = field(default_factory=deque)  # of the usual priority, 0
+    usual: int
+    terms: LaneTerms = field(default_factory=LaneTerms)
+    shaper: LaneShaper = field(default_factory=NoShaper)
+    limit: int = 0  # jobs in flight
+    plain: bool = True  # neither a rate nor a shaper: nothing but `limit` holds a job back
+    line: Line = field(default_factory=Line)
+    name: str = ""
+    tried: Line = field(default_factory=Line)  # while a pace is asked for: those tried before, which go first
+    paced: Pacer | None = None  # that pace
     active: int = 0
     stale: bool = False  # made by a configuration of before: closed as soon as it has nothing to do
-    ranked: dict[int, deque[Job]] = field(default_factory=dict)  # of other priorities; no line is empty
     last: str = ""  # what the next hop said last
+    timer: Timer | None = None
+    slowed: SlowDown | None = None  # what held jobs back that wait now
+    shut: float = 0.0  # the end of the breaker's time by which jobs were put off last
+    put_off: int = 0  # how many were
+    ended: int = 0  # jobs that came back
+    pace: float = 0.0  # jobs a second, as measured; 0 before that
+    measured: tuple[float, int] = (0.0, 0)  # when that was, and how many had ended
+
+    def __post_init__(self) -> None:
+        self.adopt(self.terms.limits)
+        self.line, self.tried = Line(self.terms.limits.fair), Line(self.terms.limits.fair)
+
+    def adopt(self, limits: LaneLimits) -> None:
+        """From now on by these limits; shares are of the line's beginning."""
+        self.terms.renew(limits)
+        self.limit = self.usual if limits.connections is None else limits.connections
+        self.plain = isinstance(self.shaper, NoShaper) and limits.messages is None
+        if not self.line and self.active == 0:
+            self.line, self.tried = Line(limits.fair), Line(limits.fair)
+
+    @property
+    def ready(self) -> int:
+        """Jobs that wait for their turn."""
+        return self.line.count + self.tried.count
 
     @property
     def idle(self) -> bool:
-        return not (self.active or self.ready or self.ranked)
-
-    def put(self, job: Job) -> None:
-        """Behind those of its priority."""
-        if priority := job.message.envelope.options.priority:
-            self.ranked.setdefault(priority, deque()).append(job)
-        else:
-            self.ready.append(job)
-
-    def take(self) -> Job:
-        """The next one; one at least must wait."""
-        if not self.ranked:
-            return self.ready.popleft()
-        best = max(self.ranked)
-        return self.ready.popleft() if self.ready and best < 0 else self._take_ranked(best)
-
-    def _take_ranked(self, priority: int) -> Job:
-        line = self.ranked[priority]
-        job = line.popleft()
-        if not line:
-            del self.ranked[priority]
-        return job
+        return not (self.active or self.line.count or self.tried.count)
 
     def withdraw(self, job: Job) -> bool:
         """Take that very job out of its line; False where it waits here no more."""
-        priority = job.message.envelope.options.priority
-        line = self.ranked.get(priority, deque()) if priority else self.ready
-        for place, waiting in enumerate(line):
-            if waiting is job:
-                del line[place]
-                if priority and not line:
-                    del self.ranked[priority]
-                return True
-        return False
+        return self.line.withdraw(job) or self.tried.withdraw(job)
 
 
 class Load(NamedTuple):
-    """What a lane has to do: jobs that wait for their turn, and jobs in flight; and what its next hop said last."""
+    """What a lane has to do: jobs that wait for their turn, and jobs in flight; what its next hop said last; what slows
+    it down, and until when (seconds since the epoch)."""
 
     lane: str
     ready: int
     in_flight: int
     last: str
-
-
-def loads(lanes: Mapping[str, Lane]) -> list[Load]:
-    """Of those that have something to do."""
-    return [
-        Load(name, len(lane.ready) + sum(map(len, lane.ranked.values())), lane.active, lane.last)
-        for name, lane in lanes.items()
-        if not lane.idle
-    ]
+    slowed: str = ""
+    until: float | None = None
 
 
 LaneOpener = Callable[[str, Route], Lane]

@@ -127,6 +127,8 @@ class Job:
     message: Message
     rows: list[Row]
     lane: str
+    since: float = 0.0  # monotonic seconds: when it came to a lane that something slows down
+    notes: tuple[Record, ...] = ()  # what held it up, to be written with its outcome
 
     @property
     def sender(self) -> Mailbox | None:
@@ -221,7 +223,16 @@ class Unsent(Deferred):
     """Nothing was tried: the next hop takes no more messages on this connection (RFC 9422), so it goes by another."""
 
 
-UNTRIED = (Kept, Behind, Overdue, Unsent, Stopped)  # outcomes without an attempt
+@dataclass(frozen=True, slots=True)
+class Waits(Deferred):
+    """Nothing was tried: its lane has no room for it, or makes no attempts for now. `due`: seconds since the epoch."""
+
+    due: float = 0.0
+    parked: bool = False  # its lane fetches it before that, as soon as there is room
+    cause: str = ""  # of the slow-down; "": there was only no room, of which nothing is told
+
+
+UNTRIED = (Kept, Behind, Overdue, Unsent, Stopped, Waits)  # outcomes without an attempt
 
 
 class Report(NamedTuple):
@@ -248,9 +259,10 @@ class Change(NamedTuple):
     due: float  # seconds since the epoch; when SCHEDULED will be tried, when the others came about
     attempts: int
     lane: str
-    reply: str
+    reply: str | None  # None: as it was
     record: Record | None  # what is told of it
     told: Told = Told.NOTHING  # what the sender has heard so far
+    parked: bool = False  # SCHEDULED for lack of room in its lane, which may fetch it at any time
 
 
 class Rerouted(NamedTuple):

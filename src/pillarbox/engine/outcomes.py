@@ -32,6 +32,7 @@ from pillarbox.engine.mail import (
     Stopped,
     Told,
     Unsent,
+    Waits,
 )
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import GRAIN, GiveUp, RetrySchedule
@@ -158,7 +159,11 @@ def judge(
     if isinstance(decision, GiveUp):
         return _failed(job, row, outcome, State.EXPIRED, now)
     end = start + retry.give_up
-    due = end if isinstance(outcome, Kept) else now if isinstance(outcome, Behind | Unsent) else now + decision.delay
+    due = now if isinstance(outcome, Behind | Unsent) else now + decision.delay
+    if isinstance(outcome, Kept):
+        due = end
+    elif isinstance(outcome, Waits):
+        due = min(outcome.due, end)
     return _deferred(job, row, outcome, retry=retry, now=now, start=start, due=due)
 
 

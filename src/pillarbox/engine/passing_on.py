@@ -103,9 +103,16 @@ def limit(keywords: Keywords, name: str) -> int | None:
     return None
 
 
-def batches(job: Job, wanted: list[int], keywords: Keywords) -> list[list[int]]:
-    """The recipients of each transaction, by index of their row; the first one last."""
+def least(one: int | None, other: int | None) -> int | None:
+    """The narrower of two limits, None for none."""
+    return other if one is None else one if other is None else min(one, other)
+
+
+def batches(job: Job, wanted: list[int], keywords: Keywords, ours: int | None = None) -> list[list[int]]:
+    """The recipients of each transaction, by index of their row; the first one last. `ours`: how many we want to name
+    at the most."""
     most = limit(keywords, "RCPTMAX") if "LIMITS" in keywords else None
+    most = least(most, ours)
     domains = limit(keywords, "RCPTDOMAINMAX") if "LIMITS" in keywords else None
     if most is None and domains is None:
         return [wanted] if wanted else []

@@ -72,6 +72,12 @@ class Spool(Protocol):
     async def lease_at(self, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
         """Take what waits in those places, due or not, of messages behind `after`: oldest first. Raises SpoolError."""
 
+    async def lease_parked(self, lane: str, limit: int) -> list[Leased]:
+        """Take what waits for room in that lane, by priority, then oldest first. Raises SpoolError."""
+
+    async def parked_lanes(self) -> list[str]:
+        """The lanes for which something waits for room. Raises SpoolError."""
+
     async def waiting_at(self, places: Sequence[Place]) -> int:
         """How many recipients wait there. Raises SpoolError."""
 
@@ -365,6 +371,19 @@ class Network(Protocol):
 
     async def connect_unix(self, factory: Callable[[], asyncio.Protocol], path: str, *, seconds: float) -> None:
         """As `connect`, to a Unix socket. Raises OSError."""
+
+
+class ConnectionTerms(Protocol):
+    """What the limits of a lane say of its connections; they may change at any time."""
+
+    @property
+    def messages_per_connection(self) -> int | None: ...
+
+    @property
+    def recipients_per_transaction(self) -> int | None: ...
+
+    def may_open(self) -> float:
+        """0: open one connection now, which is counted. Else the seconds to wait before asking again."""
 
 
 class Mailer(Protocol):

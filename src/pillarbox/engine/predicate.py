@@ -50,6 +50,7 @@ class TextField(Enum):
     LISTENER = "listener"
     PEER = "peer"
     SUBMITTER = "submitter"
+    TENANT = "tenant"  # the submitter, else the domain of the reverse-path
 
 
 class NumberField(Enum):

@@ -204,6 +204,7 @@ FIELDS: dict[str, _Field] = {
     "listener": _text(TextField.LISTENER),
     "peer": _text(TextField.PEER),
     "submitter": _text(TextField.SUBMITTER),
+    "tenant": _text(TextField.TENANT),
 }
 
 

@@ -1,50 +1,44 @@
 """The queue: the only owner of a recipient's state. scheduled → ready → in flight → settled, or scheduled again.
 
 What was accepted here is leased from birth: it goes from memory to its lane, and comes back to the disk only as a
-changed state. What waits for a later attempt is on the disk alone; a timer for the earliest fetches it when it is due,
-by the same path as after a restart. Memory is bounded: beyond WINDOW messages the disk keeps them, beyond
-CONTENT_BUDGET octets of text their text. What follows from an outcome is decided in `outcomes.py`. Knows nothing of
-SQL, sockets or SMTP.
+changed state. What waits for a later attempt is on the disk alone, and is fetched when it is due (`fetching.py`), by
+the same path as after a restart. Memory is bounded: beyond WINDOW messages the disk keeps them, beyond CONTENT_BUDGET
+octets of text their text (`holding.py`), and each lane has a part of it (`dispatch.py`). What follows from an outcome
+is decided in `outcomes.py`. Knows nothing of SQL, sockets or SMTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
-from pillarbox.core.address import Domain, Mailbox
+from pillarbox.core.address import Domain
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.deadlines import Deadlines
+from pillarbox.engine.dispatch import Dispatch
 from pillarbox.engine.dsn import Telling
 from pillarbox.engine.expansion import concerns, expanded
+from pillarbox.engine.fetching import Fetching
+from pillarbox.engine.holding import Held, Holding
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import Lane as Lane
+from pillarbox.engine.lanes import LaneLimits, Load
 from pillarbox.engine.lanes import LaneOpener as LaneOpener
-from pillarbox.engine.lanes import Load, loads
-from pillarbox.engine.mail import (
-    Change,
-    Job,
-    Message,
-    Place,
-    Report,
-    Row,
-    Seen,
-    State,
-    Unit,
-)
+from pillarbox.engine.mail import Change, Job, Message, Place, Report, Row, Seen, State, Unit, Waits
 from pillarbox.engine.notices import Made, Notices
 from pillarbox.engine.operating import Operating
 from pillarbox.engine.orders import Done, Order, stopped
 from pillarbox.engine.outcomes import behind, held_back, overdue, watched_until
-from pillarbox.engine.ports import Clock, Spool, SpoolBroken, SpoolCallback, SpoolError, Timer
+from pillarbox.engine.placing import Placing
+from pillarbox.engine.ports import Clock, Spool, SpoolBroken, SpoolCallback, SpoolError
 from pillarbox.engine.predicate import Predicate
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.retry import RetrySchedule
-from pillarbox.engine.routing import Route, Router, Turn, verified
+from pillarbox.engine.routing import Router, Turn
 from pillarbox.engine.settling import settled
+from pillarbox.engine.sites import Sites
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +48,6 @@ MAX_LANES = 1000  # lanes after which those without work are closed
 LEASE_AT_ONCE = 500  # recipients fetched from the disk at a time
 LOOK_AGAIN = 60.0  # seconds after which a wall clock that jumped is noticed
 WRITE_AGAIN = 1.0  # seconds between attempts to write the outcome of deliveries to a disk that fails
-
-
-@dataclass(slots=True)
-class Held:
-    """A message in memory: how many of its recipients are here, and how many wait on the disk.
-
-    It stays until the disk agrees with what was decided here, so that nothing is fetched by a state of yesterday.
-    """
-
-    message: Message
-    here: int
-    waiting: int
-    unwritten: int = 0  # units about it that are not on the disk yet
-    finished: bool = False  # the disk was told that all of its recipients are settled
 
 
 class Queue:
@@ -83,27 +63,42 @@ class Queue:
         retry: RetrySchedule,
         notices: Notices,
         jumps: Jumps,
+        sites: Sites | None = None,
     ) -> None:
+        """Without `sites` each domain has a lane of its own."""
         self._spool = spool
         self._clock = clock
-        self._open_lane = open_lane
-        self.router = router
         self.retry = retry
         self.notices = notices
         self._jumps = jumps
-        self._lanes: dict[str, Lane] = {}
-        self._held: dict[int, Held] = {}
+        self._holding = Holding(window=lambda: WINDOW, budget=CONTENT_BUDGET)
+        self._held = self._holding.held
+        self._placing = Placing(router, sites)
         self._deadlines = Deadlines(clock, self._late)
         self._operating = Operating(
             spool=spool, clock=clock, make=self._make, store=self._store, in_memory=self._in_memory
         )
         self._standing = self._operating.standing  # orders for what is in memory
-        self._octets = 0
-        self._timer: Timer | None = None
-        self._timer_due = float("inf")
-        self._starved = False  # the disk has due recipients for which there was no room
-        self._fetching = False
-        self._fetch_again = False
+        self._fetching = Fetching(
+            spool=spool,
+            clock=clock,
+            jumps=jumps,
+            leasing=self._operating.leasing,
+            admit=self._admit,
+            room=self._room,
+            task=self._task,
+            bounds=(LEASE_AT_ONCE, LOOK_AGAIN),
+        )
+        self._dispatch = Dispatch(
+            clock=clock,
+            open_lane=open_lane,
+            most=MAX_LANES,
+            settle=self._settle,
+            may_try=self._may_try,
+            room=self._room,
+            fetching=self._fetching,
+            task=self._task,
+        )
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -137,80 +132,57 @@ class Queue:
         finally:
             if error is None:
                 if unit.changes:
-                    self._wake_at(unit.changes[0].due)
+                    self._fetching.wake_at(unit.changes[0].due)
                 else:
                     self._admit(message, _rows(message), 0)
                 for notice in notices:
                     self._admit(notice, _rows(notice), 0)
 
+    @property
+    def router(self) -> Router:
+        return self._placing.router
+
+    @router.setter
+    def router(self, router: Router) -> None:
+        self._placing.router = router
+
+    @property
+    def sites(self) -> Sites | None:
+        return self._placing.sites
+
+    @sites.setter
+    def sites(self, sites: Sites) -> None:
+        self._placing.sites = sites
+
     def start(self) -> None:
         """Fetch what earlier runs left."""
+        self._task(self._start())
+
+    async def _start(self) -> None:
+        try:
+            for lane in await self._spool.parked_lanes():
+                self._dispatch.parked.setdefault(lane, 1)
+        except SpoolError as error:
+            log.error("queue: can't read the spool: %s", error)
         self.wake()
 
     def wake(self) -> None:
         """Look for due recipients on the disk now."""
-        if self._closing:
-            return
-        if self._fetching:
-            self._fetch_again = True
-            return
-        self._fetching = True
-        self._task(self._fetch())
+        self._fetching.wake()
 
-    async def _fetch(self) -> None:
-        try:
-            due: float | None = None
-            while not self._closing:
-                self._fetch_again = False
-                room = WINDOW - len(self._held)
-                self._starved = room <= 0
-                if self._starved:
-                    return
-                async with self._operating.leasing:
-                    found = await self._spool.lease(self._clock.now(), min(room, LEASE_AT_ONCE))
-                    for leased in found:
-                        self._admit(*leased)
-                due = None if found else await self._spool.next_due()
-                if not found and not self._fetch_again:
-                    break
-            if due is not None:
-                self._wake_at(due)
-        except SpoolError as error:
-            log.error("queue: can't read the spool: %s", error)
-            self._wake_at(self._clock.now() + LOOK_AGAIN)
-        except Exception:
-            log.exception("queue: bug while looking for due recipients")
-            self._wake_at(self._clock.now() + LOOK_AGAIN)
-        finally:
-            self._fetching = False
-
-    def _wake_at(self, due: float) -> None:
-        """A timer for the earliest due recipient; never far ahead, so that a jump of the clock is noticed."""
-        if due >= self._timer_due or self._closing:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._clock.call_later(min(max(due - self._clock.now(), 0.0), LOOK_AGAIN), self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._timer_due = float("inf")
-        self._jumps.look()
-        self.wake()
+    def _room(self) -> int:
+        return self._holding.room
 
     # --- on demand: who owns a domain comes for its mail
 
-    def _places(self, domains: Sequence[Domain]) -> list[tuple[Place, Route]]:
-        return [self.router.place(domain) for domain in domains]
-
     async def waiting(self, domains: Sequence[Domain]) -> int:
         """How many recipients of these domains wait. Raises SpoolError."""
-        return await self._spool.waiting_at([place for place, _ in self._places(domains)])
+        return await self._spool.waiting_at([place for place, _ in await self._placing.places(domains)])
 
     async def release(self, domains: Sequence[Domain]) -> int | None:
         """Try the recipients of these domains now, by their routes; None where no route leads to a host: ETRN."""
-        places = [place for place, route in self._places(domains) if not isinstance(route.next_hop, Turn)]
+        found = await self._placing.places(domains)
+        places = [place for place, route in found if not isinstance(route.next_hop, Turn)]
         if not places:
             return None
         count = await self._spool.make_due_at(places, self._clock.now())
@@ -222,13 +194,13 @@ class Queue:
         their owner and says by `settle` what came of each job. Raises SpoolError."""
         if self._closing:
             return []
-        places = [place for place, _ in self._places(domains)]
+        places: list[Place] = [place for place, _ in await self._placing.places(domains)]
         jobs: list[Job] = []
         async with self._operating.leasing:
             for message, rows, waiting in await self._spool.lease_at(places, after, limit):
                 held = self._hold(message, rows, waiting)
                 if held is not None:
-                    jobs += [Job(held, mine, name) for name, _, mine in self._routed(held, rows)]
+                    jobs += [Job(held, mine, name) for name, _, mine in self._placing.jobs(held, rows, asks=False)]
         return jobs
 
     def settle(self, job: Job, report: Report) -> None:
@@ -241,102 +213,58 @@ class Queue:
     def _admit(self, message: Message, rows: list[Row], waiting: int) -> None:
         """Take recipients into memory and to their lanes; `waiting` others of the message are on the disk."""
         held = self._hold(message, rows, waiting)
-        if held is None:
-            return
-        for name, route, mine in self._routed(held, rows):
-            job = Job(held, mine, name)
-            if held.envelope.options.deliver_by is not None and not self._has_time(job):
+        if held is not None:
+            self._route(held, rows)
+
+    def _route(self, message: Message, rows: list[Row]) -> None:
+        """To their lanes; those whose site must be asked for first come here again."""
+        for name, route, mine in self._placing.jobs(message, rows):
+            job = Job(message, mine, name)
+            if message.envelope.options.deliver_by is not None and not self._has_time(job):
                 continue
-            lane = self._lanes.get(name) or self._new_lane(name, route)
-            lane.put(job)
-            self._pump(lane)
+            if name:
+                self._dispatch.put(job, route)
+            else:
+                self._ask_site(job)
+
+    def _ask_site(self, job: Job) -> None:
+        crowded = self._placing.ask(job, self._sited, self._clock.now())
+        if crowded is not None:
+            self._settle(job, crowded)
+
+    def _sited(self, job: Job) -> None:
+        self._deadlines.forget(job)
+        if not self._closing and self._may_try(job):
+            self._route(job.message, job.rows)
 
     def _hold(self, message: Message, rows: list[Row], waiting: int) -> Message | None:
         """Take recipients into memory; None where there is no room. Gives the message as it is known here."""
-        held = self._held.get(message.id)
+        held = self._holding.more(message, len(rows))
         if held is not None:
-            held.here += len(rows)
-            held.waiting -= len(rows)
-            return held.message
-        if len(self._held) >= WINDOW or self._closing:
+            return held
+        if self._holding.room <= 0 or self._closing:
             self._put_back(message, rows, waiting)
             return None
-        self._held[message.id] = Held(message, len(rows), waiting)
-        if message.content is not None:
-            self._octets += len(message.content)
-            if self._octets > CONTENT_BUDGET:
-                self._let_go_of_content(message)
+        self._holding.take(message, len(rows), waiting)
         return message
 
-    def _route(self, message: Message, row: Row) -> tuple[str, Route]:
-        address = row.recipient.address
-        by_hand = row.next_hop
-        name, route = self.router.route(address) if by_hand is None else self.router.by_hand(by_hand, address)
-        if message.envelope.options.require_tls and message.envelope.sender is not None:  # RFC 8689 §5
-            return verified(name, route, address.domain)
-        return name, route
-
-    def _routed(self, message: Message, rows: list[Row]) -> Iterable[tuple[str, Route, list[Row]]]:
-        """The rows of each job: those of one lane that get the same text with the same reverse-path."""
-        if len(rows) == 1:
-            name, route = self._route(message, rows[0])
-            return ((name, route, rows),)
-        jobs: dict[tuple[str, Mailbox | None, Mailbox | None], tuple[str, Route, list[Row]]] = {}
-        for row in rows:
-            recipient = row.recipient
-            name, route = self._route(message, row)
-            forwarder = recipient.original if recipient.forwarded else None
-            jobs.setdefault((name, recipient.owner, forwarder), (name, route, []))[2].append(row)
-        return jobs.values()
-
-    def _new_lane(self, name: str, route: Route) -> Lane:
-        if len(self._lanes) >= MAX_LANES:
-            for idle in [key for key, lane in self._lanes.items() if lane.idle]:
-                self._task(self._lanes.pop(idle).mailer.close(0))
-        lane = self._lanes[name] = self._open_lane(name, route)
-        return lane
-
-    def renew_lanes(self) -> None:
-        """Let every lane be opened anew, by the present configuration, for the job after those it has."""
-        for name, lane in list(self._lanes.items()):
-            lane.stale = True
-            self._close_if_stale(name, lane)
-
-    def _close_if_stale(self, name: str, lane: Lane) -> None:
-        if lane.stale and lane.idle:
-            del self._lanes[name]
-            self._task(lane.mailer.close(0))
+    def renew_lanes(self, limits: Callable[[str], LaneLimits] | None = None) -> None:
+        """Let every lane be opened anew, by the present configuration, for the job after those it has. `limits`, by
+        name, hold at once."""
+        self._dispatch.renew(limits)
 
     def _put_back(self, message: Message, rows: list[Row], waiting: int) -> None:
         """No room in memory: the disk keeps it, due at once."""
         if self._closing:
             return  # it stays leased, and is due when we are back
-        self._starved = True
+        self._fetching.starved = True
         self._held[message.id] = Held(message, 0, waiting + len(rows), 1)
         message.content = None
         now = self._clock.now()
         changes = tuple(
-            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", "", None, row.told) for row in rows
+            Change(message.id, row.number, State.SCHEDULED, now, row.attempts, "", None, None, row.told) for row in rows
         )
         self._write(Unit(changes=changes))
-
-    def _pump(self, lane: Lane) -> None:
-        while (lane.ready or lane.ranked) and lane.active < lane.limit and not self._closing:
-            job = lane.take()
-            if self._standing and not self._is_to_be_tried(job):
-                continue
-            lane.active += 1
-            lane.mailer.deliver(job, self._done)
-
-    def _done(self, job: Job, report: Report) -> None:
-        lane = self._lanes[job.lane]
-        lane.active -= 1
-        if report.outcomes:
-            lane.last = report.outcomes[0].text
-            self._settle(job, report)
-        self._pump(lane)
-        if lane.stale:
-            self._close_if_stale(job.lane, lane)
 
     # --- orders of an operator
 
@@ -346,7 +274,7 @@ class Queue:
         return await self._operating.order(wanted, order)
 
     def loads(self) -> list[Load]:
-        return loads(self._lanes)
+        return self._dispatch.loads()
 
     def _in_memory(self, message: MessageId) -> bool:
         held = self._held.get(message)
@@ -368,8 +296,10 @@ class Queue:
             self._follow(unit)
         done(error)
 
-    def _is_to_be_tried(self, job: Job) -> bool:
-        """Whether anything of a job is; what an operator wants otherwise leaves it."""
+    def _may_try(self, job: Job) -> bool:
+        """Whether anything of a job is to be tried; what an operator wants otherwise leaves it."""
+        if not self._standing:
+            return True
         withdrawn = self._operating.withdrawn(job)
         if withdrawn is not None:
             if not job.rows:
@@ -392,16 +322,17 @@ class Queue:
 
     def _late(self, job: Job) -> None:
         """Its time has passed: while it waits that is seen to now, in flight its outcome will be judged by it."""
-        lane = self._lanes.get(job.lane)
-        if lane is not None and not self._closing and lane.withdraw(job):
+        waits = self._dispatch.withdraw(job) if job.lane else self._placing.withdraw(job)
+        if waits and not self._closing:
             self._settle(job, overdue(job, self._clock.now()) or behind(job))
-            self._close_if_stale(job.lane, lane)
+            self._dispatch.close_if_stale(job.lane)
 
     # --- out
 
     def _settle(self, job: Job, report: Report) -> None:
         message = job.message
         self._deadlines.forget(job)
+        self._fetching.back += isinstance(report.outcomes[0], Waits)
         instead = self._operating.instead if self._standing else None
         now, jumped = self._clock.now(), self._jumps.since
         found = settled(job, report, retry=self.retry, now=now, jumped=jumped, instead=instead)
@@ -445,32 +376,21 @@ class Queue:
         """What is to be done next, now that it is on the disk."""
         for change in unit.changes:
             if change.state is State.SCHEDULED:
-                self._wake_at(change.due)
+                self._fetching.wake_at(change.due)
         for notice in unit.messages:
             self._admit(notice, _rows(notice), 0)
-        if self._starved and len(self._held) < WINDOW // 2:
+        if self._fetching.starved and self._holding.half_empty:
             self.wake()
 
     def _agreed(self, message: MessageId) -> None:
         """The disk has what was decided about a message; with nothing left to decide it leaves the memory."""
-        held = self._held.get(message)
+        held = self._holding.agreed(message)
         if held is None:
             return
-        held.unwritten -= 1
-        if held.here or held.unwritten:
-            return
-        del self._held[message]
         if self._standing:
             self._standing.forget(message)
-        if held.message.content is not None:
-            self._octets -= len(held.message.content)
         if not held.waiting and not held.finished:
             self._write(Unit(finished=(held.message,)))
-
-    def _let_go_of_content(self, message: Message) -> None:
-        assert message.content is not None
-        self._octets -= len(message.content)
-        message.content = None
 
     # --- the end
 
@@ -478,9 +398,10 @@ class Queue:
         """Start nothing more; let what is in flight end within so many seconds, and its outcomes be written."""
         self._closing = True
         self._deadlines.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        await asyncio.gather(*(lane.mailer.close(grace) for lane in self._lanes.values()))
+        self._fetching.close()
+        if self.sites is not None:
+            await self.sites.close()
+        await self._dispatch.close(grace)
         while self._tasks:
             await asyncio.wait(self._tasks)
 

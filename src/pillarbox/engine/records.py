@@ -23,6 +23,7 @@ class Kind(Enum):
     DELIVERED = "delivered"  # a next hop or a mailbox took the message
     HELD = "held"  # not tried before the moment that its sender asked for: FUTURERELEASE
     KEPT = "kept"  # waits for its owner to come for it: TURN, ATRN or ETRN
+    THROTTLED = "throttled"  # kept waiting by a limit or a slow-down of its lane: which, since when, until when
     DEFERRED = "deferred"  # to be tried again; says why and when
     AMBIGUOUS = "ambiguous"  # deferred, but maybe delivered: the reply to the end of the message was lost
     FAILED = "failed"  # given up for good by a 5yz or by a rule of ours

@@ -237,8 +237,14 @@ class Router:
         return None if first is None else (_lane(self._routes[first], mailbox.domain), self._routes[first])
 
 
-def _lane(route: Route, domain: Host) -> str:
-    """Jobs of one lane may share a connection, so all that makes connections differ stands in its name."""
+def at_site(route: Route, site: str) -> str:
+    """The lane of a route by MX to that site (`sites.py`)."""
+    return _lane(route, site)
+
+
+def _lane(route: Route, destination: Host | str) -> str:
+    """Jobs of one lane may share a connection, so all that makes connections differ stands in its name. `destination`:
+    the domain, or the site at which its mail arrives."""
     hop = route.next_hop
     match hop:
         case MaildirHop():
@@ -246,13 +252,13 @@ def _lane(route: Route, domain: Host) -> str:
         case Discard():
             return "discard"
         case Turn():
-            return f"turn:{domain}"
+            return f"turn:{destination}"
         case Pipe():
             return f"pipe:{shlex.join(hop.command)};timeout={hop.seconds:g};line_end={hop.line_end.value}"
         case LmtpSocket():
             lane = f"lmtp:unix:{hop.path}"
         case Mx():
-            lane = f"mx:{domain}" if hop.port == SMTP_PORT else f"mx:{domain}:{hop.port}"
+            lane = f"mx:{destination}" if hop.port == SMTP_PORT else f"mx:{destination}:{hop.port}"
         case SmartHost():
             host = f"[{hop.host}]" if ":" in hop.host else hop.host
             lane = f"{_scheme(hop)}:{host}:{hop.port}"

@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.dsn import Telling
-from pillarbox.engine.mail import UNTRIED, Change, Job, Message, Report, Rerouted, Row, Stopped, Unit
+from pillarbox.engine.mail import (
+    UNTRIED,
+    Change,
+    Job,
+    Message,
+    Report,
+    Rerouted,
+    Row,
+    State,
+    Stopped,
+    Unit,
+    Waits,
+)
 from pillarbox.engine.orders import Obeyed
 from pillarbox.engine.outcomes import Verdict, judge, record
 from pillarbox.engine.records import Kind, Record
@@ -47,18 +59,22 @@ def settled(
 ) -> Settling:
     """`jumped` as in `outcomes.judge`; `instead` is None where no order stands."""
     message, found = job.message, Settling()
+    found.notes += job.notes
     found.notes += [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
     for row, outcome in zip(job.rows, report.outcomes, strict=True):
         if not isinstance(outcome, UNTRIED):
             row.attempts += 1
         verdict = judge(job, row, outcome, retry=retry, now=now, jumped=jumped)
         state, due, reply = verdict.state, verdict.due, verdict.outcome.text
-        told = record(message, row, verdict, now)
+        told: Record | None = record(message, row, verdict, now)
         change = Change(message.id, row.number, state, due, row.attempts, job.lane, reply, told, verdict.told)
+        if isinstance(outcome, Waits) and state is State.SCHEDULED:
+            change = waiting(change, outcome, job.lane)
         if instead is not None and (obeyed := instead(job, row, verdict, now)) is not None:
-            change, verdict = obeyed.change, verdict._replace(telling=obeyed.telling, untold=None)
+            told, change = change.record, obeyed.change
+            verdict = verdict._replace(telling=obeyed.telling, untold=None)
             found.untold += obeyed.notes
-            found.notes += () if isinstance(outcome, Stopped) else (told,)
+            found.notes += () if isinstance(outcome, Stopped) or told is None else (told,)
             found.rerouted += () if obeyed.rerouted is None else (obeyed.rerouted,)
         found.changes.append(change)
         found.waiting += not change.state.settled
@@ -67,3 +83,12 @@ def settled(
         elif verdict.untold is not None:
             found.untold.append(Record(message.id, now, Kind.NOTICE, row.number, (("text", verdict.untold),)))
     return found
+
+
+def waiting(change: Change, outcome: Waits, lane: str) -> Change:
+    """Of what was not tried: the last reply stands, and a record tells of it only where something slows the lane."""
+    told = None
+    if outcome.cause and change.record is not None:
+        detail = (("text", outcome.text), ("cause", outcome.cause), ("lane", lane), ("until", outcome.due))
+        told = change.record._replace(kind=Kind.THROTTLED, detail=(*detail, ("due", change.due)))
+    return change._replace(reply=None, record=told, parked=outcome.parked)

@@ -58,6 +58,7 @@ class Transaction:
         "_by_chunk",
         "_client",
         "_most_mails",
+        "_most_recipients",
         "_now",
         "_outcomes",
         "_pipelining",
@@ -78,8 +79,10 @@ class Transaction:
         now: Callable[[], float],
         authenticated: bool = False,
         most_mails: int | None = None,
+        most_recipients: int | None = None,
     ) -> None:
-        """`most_mails`: how many transactions the server still takes on this connection."""
+        """`most_mails`: how many transactions the server still takes on this connection; `most_recipients`: how many we
+        name in one."""
         self.job = job
         self.next_hop = next_hop
         self.replied = False  # the server has answered something of this transaction
@@ -89,6 +92,7 @@ class Transaction:
         self._now = now
         self._authenticated = authenticated
         self._most_mails = most_mails
+        self._most_recipients = most_recipients
         self._pipelining = "PIPELINING" in client.capabilities
         self._by_chunk = False
         self._accepted = False  # some RCPT of this transaction
@@ -117,7 +121,7 @@ class Transaction:
         for index, row in enumerate(self.job.rows):
             self._outcomes[index] = passing_on.refusal_of_recipient(row.recipient, keywords, self.next_hop)
         wanted = [index for index, outcome in enumerate(self._outcomes) if outcome is None]
-        self._batches = passing_on.batches(self.job, wanted, keywords)
+        self._batches = passing_on.batches(self.job, wanted, keywords, self._most_recipients)
         return self._next_batch()
 
     def _next_batch(self) -> Step:

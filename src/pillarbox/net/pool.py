@@ -16,11 +16,13 @@ from functools import partial
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.mail import Deferred, Failed, Job, Report
-from pillarbox.engine.ports import Clock, Network, Resolver, Spool, Timer
+from pillarbox.engine.pacing import NO_TERMS
+from pillarbox.engine.ports import Clock, ConnectionTerms, Network, Resolver, Spool, Timer
 from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, TlsPolicy
 from pillarbox.engine.walk import AskAddresses, AskMx, Exhausted, MxWalk, Shuffle, Try, TrySocket
 from pillarbox.net.sender import Deadlines, Outgoing, Protection, Unusable
 from pillarbox.net.tls_faults import TlsFaults
+from pillarbox.net.turnstile import Turnstile
 from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,10 @@ class SmtpMailer:
         *,
         tls: TlsPolicy = TlsPolicy.OFF,
         credentials: Credentials | None = None,
+        terms: ConnectionTerms = NO_TERMS,
     ) -> None:
+        self._terms = terms
+        self._turnstile = Turnstile(terms, ways.clock, self._start)
         self._next_hop = next_hop
         self._implicit = isinstance(next_hop, SmartHost) and next_hop.implicit_tls
         self._lmtp = isinstance(next_hop, LmtpSocket) or (isinstance(next_hop, SmartHost) and next_hop.lmtp)
@@ -81,6 +86,10 @@ class SmtpMailer:
                 self._run(connection, job, done)
                 return
             connection.quit()
+        self._turnstile.enter(job, done)
+
+    def _start(self, job: Job, done: Done) -> None:
+        """Open a connection for the job."""
         task = asyncio.get_running_loop().create_task(self._open(job, done))
         self._tasks.add(task)
         task.add_done_callback(partial(self._opened, job, done))
@@ -92,7 +101,9 @@ class SmtpMailer:
 
     def _carried(self, connection: Outgoing, job: Job, report: Report | None) -> None:
         done = self._busy.pop(connection)
-        if connection.usable and not self._closing:
+        if connection.usable and not self._closing and (next_one := self._turnstile.instead()) is not None:
+            self._run(connection, *next_one)
+        elif connection.usable and not self._closing:
             self._free.append((self._ways.clock.monotonic(), connection))
         else:
             connection.quit()
@@ -107,6 +118,7 @@ class SmtpMailer:
 
     def _opened(self, job: Job, done: Done, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._turnstile.left(len(self._tasks))
         if task.cancelled():
             done(job, Report(()))
 
@@ -171,6 +183,7 @@ class SmtpMailer:
 
     async def _connect_with(self, target: Try | TrySocket, protection: Protection) -> Outgoing:
         ways = self._ways
+        await self._turnstile.permit()
         connection = Outgoing(
             str(ways.hostname),
             _named(target),
@@ -179,6 +192,7 @@ class SmtpMailer:
             protection=protection,
             host=target.host if isinstance(target, Try) else "",
             lmtp=self._lmtp,
+            terms=self._terms,
         )
         network, seconds = ways.network, ways.deadlines.connect
         if isinstance(target, TrySocket):
@@ -218,6 +232,8 @@ class SmtpMailer:
         for _, connection in self._free:
             connection.quit()
         self._free = []
+        for job, done in self._turnstile.close():
+            done(job, Report(()))
         for task in self._tasks:
             task.cancel()
         if self._busy:

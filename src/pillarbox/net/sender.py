@@ -21,8 +21,9 @@ from pillarbox.engine.conversion import Body as Text
 from pillarbox.engine.conversion import converted, survey
 from pillarbox.engine.mail import Job, Report
 from pillarbox.engine.opening import Declined, Opened, Opening, OpeningStep, Terms, Unfit
+from pillarbox.engine.pacing import NO_TERMS
 from pillarbox.engine.passing_on import limit
-from pillarbox.engine.ports import Clock, SpoolError
+from pillarbox.engine.ports import Clock, ConnectionTerms, SpoolError
 from pillarbox.engine.routing import TlsPolicy
 from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, Transaction
 from pillarbox.net.network import is_loopback
@@ -107,8 +108,10 @@ class Outgoing(asyncio.Protocol):
         protection: Protection = PLAIN,
         host: str = "",
         lmtp: bool = False,
+        terms: ConnectionTerms = NO_TERMS,
     ) -> None:
         """`host` is the name by which the server is known, for SNI and its certificate; `lmtp`: it speaks LMTP."""
+        self._terms = terms
         self.next_hop = next_hop
         self._protection = protection
         self._host = host
@@ -145,6 +148,7 @@ class Outgoing(asyncio.Protocol):
             and not self._transport.is_closing()
             and self._transaction is None
             and (self._most_mails is None or self._mails < self._most_mails)
+            and ((most := self._terms.messages_per_connection) is None or self.jobs < most)
             and self._client.state in (ClientState.READY, ClientState.ENVELOPE)
             and self._client.quiet
         )
@@ -163,6 +167,7 @@ class Outgoing(asyncio.Protocol):
             now=self._clock.now,
             authenticated=self._protection.credentials is not None,
             most_mails=None if self._most_mails is None else self._most_mails - self._mails,
+            most_recipients=self._terms.recipients_per_transaction,
         )
         self._done = done
         self._body = body

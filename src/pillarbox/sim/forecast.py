@@ -21,8 +21,10 @@ from pillarbox.engine.forecast import Forecast, Letter, Lookout, Terms, Waiter
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import Lane
+from pillarbox.engine.limits import Limit
 from pillarbox.engine.mail import Change, Message, State
 from pillarbox.engine.notices import Made, Notices
+from pillarbox.engine.pacing import LaneLimits, LaneTerms
 from pillarbox.engine.ports import Directory
 from pillarbox.engine.queue import Queue
 from pillarbox.engine.retry import RetrySchedule
@@ -35,6 +37,7 @@ from pillarbox.sim.spool import ImaginedSpool
 
 HORIZON = 30 * 86400.0  # seconds that are looked ahead at most
 MOMENTS = (60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 2 * 86400.0, 5 * 86400.0, 10 * 86400.0, HORIZON)
+_FINELY = 1000  # so many times its period is a rate counted over, to be divided
 _TELL_EVERY = 1000  # settled recipients between two calls of `progress`
 
 Progress = Callable[[int, int], None]  # so many of so many recipients are settled
@@ -91,6 +94,23 @@ class Lanes:
         self._known[way] = lane
         self.routes[lane] = route
         return lane
+
+
+class _Share(Limit):
+    """A part of a limit, of a period that has no name."""
+
+    __slots__ = ()
+
+    @property
+    def period(self) -> str:
+        return f"in {self.seconds} s"
+
+
+def _shared(messages: Limit | None, weight: float) -> Limit | None:
+    """What is left of a rate for one in so many."""
+    if messages is None or weight == 1:
+        return messages
+    return _Share(max(round(messages.most * _FINELY / weight), 1), messages.seconds * _FINELY)
 
 
 class _Silence(Notices):
@@ -183,10 +203,12 @@ class _Run:
             self._clock,
             habit,
             seconds=habit.seconds * weight * at_a_time / terms.connections,
-            gap=0.0 if terms.messages is None else weight * terms.messages.seconds / terms.messages.most,
             keeps=isinstance(route.next_hop, Turn),
         )
-        return Lane(mailer, at_a_time)
+        limits = LaneLimits(
+            connections=at_a_time, messages=_shared(terms.messages, weight), priority=terms.priority, fair=terms.fair
+        )
+        return Lane(mailer, at_a_time, LaneTerms(limits, self._clock.monotonic))
 
     def _settled(self, waiter: Waiter, change: Change) -> None:
         if not waiter.meant or self._end.done():

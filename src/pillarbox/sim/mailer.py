@@ -24,27 +24,18 @@ _ALL = 256**_OCTETS
 
 
 class ImaginedMailer:
-    """Meets the port Mailer. `gap`: seconds from the begin of an attempt to that of the next; `keeps`: nothing is tried
-    here, for its owner comes for it."""
+    """Meets the port Mailer. `keeps`: nothing is tried here, for its owner comes for it."""
 
-    def __init__(self, clock: Clock, habit: Habit, *, seconds: float, gap: float = 0.0, keeps: bool = False) -> None:
+    def __init__(self, clock: Clock, habit: Habit, *, seconds: float, keeps: bool = False) -> None:
         """`seconds` may be other than those of the habit, where one attempt stands for several."""
         self._clock = clock
         self._habit = habit
         self._seconds = seconds
-        self._gap = gap
         self._keeps = keeps
-        self._next = 0.0  # when one may begin
         self._open: dict[int, tuple[Job, Callable[[Job, Report], None], Timer]] = {}
 
     def deliver(self, job: Job, done: Callable[[Job, Report], None]) -> None:
-        delay = self._seconds
-        if self._gap:
-            now = self._clock.monotonic()
-            begin = max(now, self._next)
-            self._next = begin + self._gap
-            delay += begin - now
-        timer = self._clock.call_later(delay, partial(self._end, id(job)))
+        timer = self._clock.call_later(self._seconds, partial(self._end, id(job)))
         self._open[id(job)] = job, done, timer
 
     def _end(self, key: int) -> None:

@@ -29,7 +29,7 @@ class _Stored:
 
     letter: Letter
     rows: dict[int, Waiter]
-    waiting: int  # of them, that are not leased
+    waiting: int  # those that are not leased, a bit for each number
 
 
 class ImaginedSpool:
@@ -40,10 +40,12 @@ class ImaginedSpool:
         self._settled = settled
         self._letters: dict[int, _Stored] = {}
         self._lines: dict[int, list[tuple[float, int, int]]] = {}  # due, message, recipient; by priority
+        self._parked: dict[str, list[tuple[int, int, int]]] = {}  # rank, message, recipient; by lane
+        self._parked_now: set[tuple[int, int]] = set()
         for letter in letters:
             rows = {waiter.number: waiter for waiter in letter.waiters if waiter.state is not State.HELD}
             if rows:
-                self._letters[letter.id] = _Stored(letter, rows, len(rows))
+                self._letters[letter.id] = _Stored(letter, rows, sum(1 << number for number in rows))
                 line = self._line(letter.options)
                 line += [
                     (0.0 if each.state is State.LEASED else each.due, letter.id, each.number) for each in rows.values()
@@ -65,17 +67,53 @@ class ImaginedSpool:
         for priority in sorted(self._lines, reverse=True):
             line = self._lines[priority]
             while line and limit and line[0][0] <= now:
-                _, message, number = heapq.heappop(line)
+                due, message, number = heapq.heappop(line)
+                if self._waits(message, number, due):
+                    self._take(message, number)
+                    taken.setdefault(message, []).append(number)
+                    limit -= 1
+        return self._leased(taken)
+
+    def _waits(self, message: int, number: int, due: float) -> bool:
+        """Whether what once stood in a line for that moment still does: what was parked leaves from the middle."""
+        stored = self._letters.get(message)
+        if stored is None or not stored.waiting >> number & 1:
+            return False
+        waiter = stored.rows[number]
+        return due == (0.0 if waiter.state is State.LEASED else waiter.due)
+
+    def _take(self, message: int, number: int) -> None:
+        self._letters[message].waiting ^= 1 << number
+        self._parked_now.discard((message, number))
+
+    def _leased(self, taken: dict[int, list[int]]) -> list[Leased]:
+        leased = []
+        for message, numbers in taken.items():
+            stored = self._letters[message]
+            rows = [_row(stored.rows[number]) for number in numbers]
+            leased.append(Leased(_message(stored.letter, rows), rows, stored.waiting.bit_count()))
+        return leased
+
+    async def lease_parked(self, lane: str, limit: int) -> list[Leased]:
+        line = self._parked.get(lane, [])
+        taken: dict[int, list[int]] = {}
+        while line and limit:
+            _, message, number = heapq.heappop(line)
+            if (message, number) in self._parked_now:
+                self._take(message, number)
                 taken.setdefault(message, []).append(number)
                 limit -= 1
-        return [self._leased(self._letters[message], numbers) for message, numbers in taken.items()]
+        if not line:
+            self._parked.pop(lane, None)
+        return self._leased(taken)
 
-    def _leased(self, stored: _Stored, numbers: list[int]) -> Leased:
-        stored.waiting -= len(numbers)
-        rows = [_row(stored.rows[number]) for number in numbers]
-        return Leased(_message(stored.letter, rows), rows, stored.waiting)
+    async def parked_lanes(self) -> list[str]:
+        return sorted(self._parked)
 
     async def next_due(self) -> float | None:
+        for line in self._lines.values():
+            while line and not self._waits(line[0][1], line[0][2], line[0][0]):
+                heapq.heappop(line)
         return min((line[0][0] for line in self._lines.values() if line), default=None)
 
     def write(self, unit: Unit, done: SpoolCallback, *, urgent: bool = True) -> None:
@@ -91,9 +129,13 @@ class ImaginedSpool:
                 del self._letters[change.message]
             return
         stored.rows[change.number] = stored.rows[change.number]._replace(
-            due=change.due, attempts=change.attempts, told=int(change.told)
+            due=change.due, attempts=change.attempts, told=int(change.told), state=State.SCHEDULED
         )
-        stored.waiting += 1
+        stored.waiting |= 1 << change.number
+        if change.parked:
+            rank = -(stored.letter.options.priority or 0)
+            heapq.heappush(self._parked.setdefault(change.lane, []), (rank, change.message, change.number))
+            self._parked_now.add((change.message, change.number))
         heapq.heappush(self._line(stored.letter.options), (change.due, change.message, change.number))
 
     async def depth(self) -> tuple[int, float | None]:

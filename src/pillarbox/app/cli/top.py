@@ -67,10 +67,10 @@ def table(data: output.Data, rows: int) -> Table:
     shown.add_column("lane", no_wrap=True, ratio=3)
     for heading in ("queued", "ready", "in flight", "oldest"):
         shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_column("last reply", no_wrap=True, ratio=4)
+    shown.add_column("last reply, or what slows it down", no_wrap=True, ratio=4)
     for lane in lanes[:rows]:
         oldest = "" if lane["oldest"] is None else output.span(data["at"] - lane["oldest"])
         numbers = (str(lane[name] or "") for name in ("queued", "ready", "in_flight"))
-        cells = (lane["lane"] or "not tried yet", *numbers, oldest, lane["reply"])
+        cells = (lane["lane"] or "not tried yet", *numbers, oldest, lane.get("slowed") or lane["reply"])
         shown.add_row(*(Text(output.visible(cell)) for cell in cells))
     return shown
