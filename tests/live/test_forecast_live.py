@@ -90,6 +90,19 @@ def test_nothing_is_queued(tmp_path: Path) -> None:
         assert server.ask("forecast")["waiting"] == 0
 
 
+def test_limits_of_today_are_those_of_the_configuration(tmp_path: Path) -> None:
+    limits = [{"match": "mx:d1.*", "messages": "5/m", "connections": 3}, {"match": "mx:*", "messages": "600/m"}]
+    server = Server(tmp_path, settings={"lane": limits})
+    server.data.mkdir(mode=0o700)
+    make(server.data / "spool-0.db", 100, 2)
+    data = server.ask("forecast", "--success", "100")
+    found = {lane["lane"]: (lane["connections"], lane["messages"]["most"]) for lane in data["lanes"]}
+    assert found == {"mx:d0.example.org": (20, 600), "mx:d1.example.org": (3, 5)}
+    assert data["last"] - data["at"] == pytest.approx(600, rel=0.05)
+    data = server.ask("forecast", "--success", "100", "--limit", "mx:d1.*=messages=off")
+    assert data["last"] - data["at"] < 15
+
+
 def test_a_long_queue_is_sampled_and_comes_to_the_same_each_time(tmp_path: Path) -> None:
     server = Server(tmp_path)
     server.data.mkdir(mode=0o700)
