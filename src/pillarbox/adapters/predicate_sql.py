@@ -29,12 +29,12 @@ from pillarbox.engine.predicate import (
     terms,
 )
 
-_DOMAIN = "substr(address, length(rtrim(address, replace(address, '@', ''))) + 1)"  # behind the last @
-_SENDER_DOMAIN = _DOMAIN.replace("address", "sender")
+DOMAIN = "substr(address, length(rtrim(address, replace(address, '@', ''))) + 1)"  # behind the last @
+_SENDER_DOMAIN = DOMAIN.replace("address", "sender")
 _TEXTS = {
     TextField.SENDER: ("ifnull(sender, '')",),
     TextField.RECIPIENT: ("address", "ifnull(original, address)"),
-    TextField.DOMAIN: (_DOMAIN,),
+    TextField.DOMAIN: (DOMAIN,),
     TextField.LANE: ("lane",),
     TextField.REPLY: ("reply",),
     TextField.FROM: ("header_from",),

@@ -53,6 +53,18 @@ class VirtualClock:
             timer.fire()
         self._monotonic = end
 
+    def step(self, most: float | None = None) -> bool:
+        """Go to the next moment for which there is a timer, or `most` seconds on where there is none before; False
+        where nothing will ever happen."""
+        if self._timers and (most is None or self._timers[0][0] <= self._monotonic + most):
+            self._monotonic = max(self._monotonic, self._timers[0][0])
+            self.advance(0.0)
+        elif most is None:
+            return False
+        else:
+            self._monotonic += most
+        return True
+
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an operator or NTP does; timers don't notice."""
         self._offset += seconds

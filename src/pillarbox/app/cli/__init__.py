@@ -17,6 +17,7 @@ from pillarbox.app.cli import (
     conform,
     directory,
     fetch,
+    forecast,
     mail,
     queue,
     replies,
@@ -33,6 +34,12 @@ from pillarbox.app.control import Refused
 
 __all__ = ["main", "parser"]
 
+# in the order in which --help lists their verbs
+_FAMILIES = (
+    *(server, directory, mail, sendmail, queue, why, forecast, suppression),
+    *(fetch, replies, shaping, conform, watch),
+)
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
@@ -41,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"pillarbox {__version__}")
     config_option(top, default=None)
     verbs = top.add_subparsers(metavar="VERB", required=True, title="verbs")
-    for family in (server, directory, mail, sendmail, queue, why, suppression, fetch, replies, shaping, conform, watch):
+    for family in _FAMILIES:
         family.register(verbs)
     return top
 
