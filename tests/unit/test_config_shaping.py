@@ -13,7 +13,8 @@ from pillarbox.app.check import Level
 from pillarbox.app.cli import main
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.config_shaping import built_in, load_rules, parse_rules
-from pillarbox.app.house import Data, House
+from pillarbox.app.data import Data
+from pillarbox.app.house import House
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.limits import Limit
 from pillarbox.engine.mail import Deferred, Report
@@ -200,7 +201,7 @@ def test_it_follows_a_reload_and_bad_rules_change_nothing(tmp_path: Path) -> Non
 
     async def work(data: Data) -> None:
         house = House(data)
-        lanes = [house._shaper(f"mx:{number}.example") for number in range(4)]
+        lanes = [house.out._shaper(f"mx:{number}.example") for number in range(4)]
         try:
             assert slowed(lanes[0]) == ["mine: 450 Later"]
             rules.write_text(rule.replace("NAME", "other"))

@@ -24,8 +24,9 @@ from pillarbox.app.config_delivery import RouteConfig
 from pillarbox.app.config_limits import LimitsConfig
 from pillarbox.app.config_listener import ListenerConfig
 from pillarbox.app.config_values import Endpoint
+from pillarbox.app.data import Data
 from pillarbox.app.datadir import DataDir
-from pillarbox.app.house import Data, House
+from pillarbox.app.house import House
 from pillarbox.app.queue_control import DataControl
 from pillarbox.app.sockets import PortInUse, bind, bind_all, key
 from pillarbox.app.submission import UnfitText

@@ -24,8 +24,9 @@ from pillarbox.app.config_listener import CommandsConfig, Compat, ListenerConfig
 from pillarbox.app.config_timeouts import TimeoutsConfig
 from pillarbox.app.config_values import Endpoint
 from pillarbox.app.control import Refused
+from pillarbox.app.data import Data
 from pillarbox.app.datadir import DataDir
-from pillarbox.app.house import Data, House
+from pillarbox.app.house import House
 from pillarbox.app.secrets import SecretError
 from pillarbox.app.sockets import bind_all
 from pillarbox.core.address import Domain
@@ -177,9 +178,9 @@ def test_other_servers_have_the_time_that_is_configured(tmp_path: Path) -> None:
     first, second = (TimeoutsConfig(data=seconds, end=seconds + 1) for seconds in (7.0, 9.0))
 
     async def main(here: Running) -> None:
-        assert here.house.ways.deadlines == first.deadlines()
+        assert here.house.out.net.deadlines == first.deadlines()
         await here.house.reload(config(tmp_path, MX, timeouts=second), {})
-        assert here.house.ways.deadlines == second.deadlines()
+        assert here.house.out.net.deadlines == second.deadlines()
 
     run(tmp_path, main, config(tmp_path, timeouts=first))
 

@@ -34,8 +34,9 @@ from pillarbox.app.admin import Admin
 from pillarbox.app.config import Config
 from pillarbox.app.config_load import ConfigError, load
 from pillarbox.app.control import ControlServer
+from pillarbox.app.data import Data
 from pillarbox.app.datadir import DataDir, DataDirError, DataLock
-from pillarbox.app.house import Data, House
+from pillarbox.app.house import House
 from pillarbox.app.ownership import make_for
 from pillarbox.app.queue_control import DataControl
 from pillarbox.app.secrets import SecretError

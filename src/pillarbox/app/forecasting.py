@@ -19,7 +19,7 @@ from pillarbox.app.config import Config
 from pillarbox.app.config_lanes import limits_of
 from pillarbox.app.control import Refused
 from pillarbox.app.datadir import DataDir
-from pillarbox.app.house import INSTANT_JOBS, MAILDIR_JOBS
+from pillarbox.app.ways_out import INSTANT_JOBS, MAILDIR_JOBS
 from pillarbox.core.address import Domain
 from pillarbox.engine.experience import Experience
 from pillarbox.engine.forecast import Forecast, Lookout, Terms

@@ -1,139 +1,57 @@
 """The parts of a Pillarbox put together: which class meets which port, built from one configuration.
 
-Nothing is made at import time, and nowhere else is a port given its adapter. `Data` is what every verb needs, whether
-a server runs or not; `House` adds what receives and delivers.
+Nothing is made at import time. `House` is what receives; what delivers is put together in `ways_out.py`, and what every
+verb needs, whether a server runs or not, in `data.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
-import ssl
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from pillarbox.adapters.certificates import CertificateFiles
-from pillarbox.adapters.directory_sqlite import DirectoryStore, LiveDirectory
-from pillarbox.adapters.dns import DnsResolver
-from pillarbox.adapters.instant import DISCARDED, KEPT, InstantMailer, withheld
 from pillarbox.adapters.mailbox_usage import MaildirUsage
-from pillarbox.adapters.maildir import MaildirMailer
 from pillarbox.adapters.passwords import Argon2Accounts
-from pillarbox.adapters.pipe import PipeMailer
-from pillarbox.adapters.spool_originals import SqliteOriginals
-from pillarbox.adapters.spool_sqlite import SqliteSpool
-from pillarbox.adapters.suppression_sqlite import SuppressionList
-from pillarbox.adapters.system import SystemClock
 from pillarbox.adapters.terminals import Terminals
 from pillarbox.adapters.tls import PLAIN, ServerCertificates, Terms
-from pillarbox.adapters.tls_contexts import Context, client_context
+from pillarbox.adapters.tls_contexts import Context
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Fetch
 from pillarbox.app.config import Config
-from pillarbox.app.config_bounces import VerpMode
-from pillarbox.app.config_lanes import limits_of
 from pillarbox.app.config_listener import Compat, ListenerConfig
 from pillarbox.app.config_listener import Service as ListenerService
-from pillarbox.app.config_shaping import load_rules
-from pillarbox.app.datadir import DataDir, seed_defaults, wants_seed
+from pillarbox.app.data import Data
 from pillarbox.app.fetching import Fetching
 from pillarbox.app.local_session import LocalSession
 from pillarbox.app.oauth import make_tokens
 from pillarbox.app.recurring import Recurring
-from pillarbox.app.secrets import read_credentials
 from pillarbox.app.sockets import ListenerKey, key, printed
 from pillarbox.app.watching import Watching, watch
+from pillarbox.app.ways_out import WaysOut
 from pillarbox.core.address import Mailbox
-from pillarbox.core.verp import ReturnAddresses
 from pillarbox.engine.answers import Answers
-from pillarbox.engine.bounces import JOBS, BounceMailer
-from pillarbox.engine.egress import Pools
 from pillarbox.engine.hooks import Hook
 from pillarbox.engine.hooks_limits import Tallies, limit_hooks
 from pillarbox.engine.hooks_pipelining import pipelining_hooks
-from pillarbox.engine.ids import IdSource, id_at
-from pillarbox.engine.jumps import Jumps
-from pillarbox.engine.lanes import LaneLimits
 from pillarbox.engine.limits import Rate
-from pillarbox.engine.notices import Notices
 from pillarbox.engine.once import Once
-from pillarbox.engine.pacing import LaneTerms
-from pillarbox.engine.passing_back import PassingBack
-from pillarbox.engine.ports import Clock, Mailer, SpoolError
-from pillarbox.engine.queue import Lane, LaneOpener, Queue
+from pillarbox.engine.ports import SpoolError
 from pillarbox.engine.refusals import Refusals
-from pillarbox.engine.routing import (
-    Bounces,
-    Discard,
-    HoldHop,
-    LmtpSocket,
-    MaildirHop,
-    Mx,
-    Pipe,
-    Route,
-    Router,
-    SmartHost,
-    TlsPolicy,
-    Turn,
-)
 from pillarbox.engine.service import AuthOffer, Service, Submitters, TlsMode
-from pillarbox.engine.shaping import Shaper
-from pillarbox.engine.sites import Sites
-from pillarbox.engine.suppression import LearningMailer
 from pillarbox.net.connection import Connection
 from pillarbox.net.handover import HandOvers
 from pillarbox.net.listener import Bounds, Census, Listener
-from pillarbox.net.network import TcpNetwork
-from pillarbox.net.pool import SmtpMailer, Ways
 from pillarbox.net.proxied import Proxied
-from pillarbox.smtp.sasl import Credentials
 
 log = logging.getLogger(__name__)
 
-MAILDIR_JOBS = 32  # in flight
-INSTANT_JOBS = 10_000
-MOST_TERMS = 10_000  # lanes whose rates are remembered
 FORGET_EVERY = 3600.0  # seconds between looks at the history
 INDEX_EVERY = 30.0  # seconds between steps that make new messages quick to find
-
-
-class Data:
-    """Directory and spool of one data directory. The caller holds its lock."""
-
-    def __init__(self, config: Config, folder: DataDir) -> None:
-        """Raises DirectoryError, SpoolVersion, apsw.Error, OSError."""
-        loop = asyncio.get_running_loop()
-        self.config = config
-        self.folder = folder
-        self.clock = SystemClock(loop)
-        self.store = DirectoryStore(folder.directory_db)
-        if wants_seed(config, folder):
-            seed_defaults(self.store)
-        self.directory = LiveDirectory(self.store, config.hostname)
-        self.suppressions = SuppressionList(folder.directory_db, self.clock, keep=config.suppression.keep)
-        self.spool = SqliteSpool(folder.spool_db, folder.bodies, loop, reserve=config.limits.disk_reserve)
-        self.ids = IdSource(self.clock, self.spool.last_id)
-        self.configure(config)
-
-    def configure(self, config: Config) -> None:
-        """Go on by another configuration."""
-        self.config = config
-        self.suppressions.keep = config.suppression.keep
-        self.directory.returns = return_addresses(config, self.store, self.clock)
-
-    @property
-    def verp(self) -> ReturnAddresses | None:
-        """Where bounces of what is sent now are to come back to."""
-        return self.directory.returns if self.config.bounces.verp is VerpMode.ON else None
-
-    async def close(self) -> None:
-        await self.spool.close()
-        await self.suppressions.close()
-        self.store.close()
 
 
 class House:
@@ -143,16 +61,10 @@ class House:
         self.data = data
         self.config = data.config
         self.listeners: dict[ListenerKey, Listener] = {}
-        self._terms: dict[str, LaneTerms] = {}
-        self.queue = make_queue(data, self._open_lane)
+        self.out = WaysOut(data)
+        self.queue = self.out.queue
         self.once = Once(accept=self.queue.accept, spool=data.spool, clock=data.clock)
         self._certificates = self._load_certificates()
-        self._credentials = self._read_credentials()
-        self._shaping = load_rules(self.config.shaping)
-        self.ways = self._make_ways()
-        self.queue.sites = Sites(self.ways.resolver, data.clock)
-        self._pools = Pools()
-        self._renew_pools()
         self._census = Census()
         self.terminals = Terminals(login=self._login, monotonic=data.clock.monotonic)
         self._tallies = Tallies()
@@ -166,36 +78,19 @@ class House:
             accounts=self._accounts,
             mailboxes=self._usage,
             presence=self.terminals,
-            resolver=self.ways.resolver,
+            resolver=self.out.net.resolver,
             spool=data.spool,
             queue=self.queue,
             clock=data.clock,
             connections=lambda: self._census.total,
         )
         self.answers.tokens = make_tokens(self.config.oauth, data.clock)
-        self._fetching = Fetching(self._fetch_listener, lambda: self.ways)
-        self._hand_overs = HandOvers(self.queue, lambda: self.ways)
+        self._fetching = Fetching(self._fetch_listener, lambda: self.out.net)
+        self._hand_overs = HandOvers(self.queue, lambda: self.out.net)
         self._draining: set[asyncio.Task[None]] = set()  # listeners that a reload took away
         self._forgetting: asyncio.Task[None] | None = None
         self._timer = data.clock.call_later(1.0, self._forget_soon)
         self._index = Recurring(data.clock, data.spool.index, every=INDEX_EVERY)
-
-    def _make_ways(self) -> Ways:
-        data = self.data
-        return Ways(
-            network=TcpNetwork(),
-            resolver=DnsResolver(
-                [str(server) for server in self.config.dns.servers],
-                lifetime=self.config.timeouts.dns,
-                monotonic=data.clock.monotonic,
-            ),
-            clock=data.clock,
-            spool=data.spool,
-            hostname=self.config.hostname,
-            shuffle=random.shuffle,
-            deadlines=self.config.timeouts.deadlines(),
-            tls=_client_context,
-        )
 
     def _load_certificates(self) -> ServerCertificates | None:
         """None where no listener has TLS. Raises CertificateError."""
@@ -208,11 +103,6 @@ class House:
             monotonic=self.data.clock.monotonic,
             terms=[tls_terms(listener) for listener in self.config.listeners],
         )
-
-    def _read_credentials(self) -> dict[str, Credentials]:
-        """By file. Raises SecretError."""
-        files = {route.credentials for route in self.config.routes if route.credentials is not None}
-        return {str(file): read_credentials(file) for file in files}
 
     def _server_context(self, terms: Terms) -> Context:
         assert self._certificates is not None
@@ -235,51 +125,6 @@ class House:
         return LocalSession(self.listener(replace(self.service(here), submitters=Submitters.MACHINE)))
 
     # --- what the configuration decides
-
-    def lane_limits(self, lane: str) -> LaneLimits:
-        return limits_of(lane, self.config.lanes)
-
-    def _lane_terms(self, name: str) -> LaneTerms:
-        """Those with a rate are kept: a lane that is opened anew goes on where it was."""
-        terms = self._terms.get(name)
-        if terms is None:
-            terms = LaneTerms(self.lane_limits(name), self.data.clock.monotonic)
-            if terms.has_rate and len(self._terms) < MOST_TERMS:
-                self._terms[name] = terms
-        terms.renew(self.lane_limits(name))
-        return terms
-
-    def _open_lane(self, name: str, route: Route) -> Lane:
-        data = self.data
-        terms = self._lane_terms(name)
-        match route.next_hop:
-            case MaildirHop():
-                mailbox = MaildirMailer(data.folder.mail, data.spool.body, hostname=self.config.hostname)
-                return Lane(mailbox, MAILDIR_JOBS, terms)
-            case Pipe() as hop:
-                runs = self.config.limits.pipe_runs
-                return Lane(PipeMailer(hop, data.spool.body, scratch=data.folder.bodies, runs=runs), runs, terms)
-            case Discard():
-                return Lane(InstantMailer(DISCARDED, asyncio.get_running_loop()), INSTANT_JOBS, terms)
-            case Turn():
-                return Lane(InstantMailer(KEPT, asyncio.get_running_loop()), INSTANT_JOBS, terms)
-            case HoldHop():
-                return Lane(InstantMailer(withheld(route.match), asyncio.get_running_loop()), INSTANT_JOBS, terms)
-            case Bounces():
-                return Lane(make_bounces(data, self.queue), JOBS, terms)
-            case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
-                credentials = None if route.credentials is None else self._credentials[route.credentials]
-                pool = self._pools.get(route.pool)
-                smtp = SmtpMailer(next_hop, self.ways, tls=route.tls, credentials=credentials, terms=terms, pool=pool)
-                learns = self.config.suppression.enabled and not isinstance(next_hop, LmtpSocket)
-                mailer: Mailer = LearningMailer(smtp, data.suppressions.learn) if learns else smtp
-                return Lane(mailer, self.config.limits.connections_per_next_hop, terms, self._shaper(name))
-
-    def _shaper(self, lane: str) -> Shaper:
-        return self._shaping.shaper(lane, random.random)
-
-    def _renew_pools(self) -> None:
-        self._pools.renew((pool.name, pool.terms()) for pool in self.config.pools)
 
     def service(self, listener: ListenerConfig) -> Service:
         """What its sessions share, by the present configuration."""
@@ -370,31 +215,23 @@ class House:
 
     async def reload(self, config: Config, sockets: dict[ListenerKey, socket.socket]) -> list[str]:
         """Work by another configuration from now on; connections go on by the one they began with."""
-        before = self.config, self._certificates, self._credentials
+        before = self.config, self._certificates
         self.config = config
         try:
             self._certificates = self._load_certificates() or self._certificates  # open connections may need them yet
-            self._credentials = self._read_credentials()
-            shaping = load_rules(config.shaping)
+            renew_ways = self.out.read(config)
             self.answers.tokens = make_tokens(config.oauth, self.data.clock)
         except BaseException:
-            self.config, self._certificates, self._credentials = before
+            self.config, self._certificates = before
             raise
         self.data.configure(config)
-        self._shaping.renew(shaping.rules)
-        self.ways = self._make_ways()
-        self.answers.resolver = self.ways.resolver
+        renew_ways()
+        self.answers.resolver = self.out.net.resolver
         self.data.spool.reserve = config.limits.disk_reserve
         self._refusals.most = config.history.refusals
         self._terminal_rate = Rate(config.limits.terminal_messages)
         self._limit_hooks = self._make_limit_hooks()
         self._auth_rate = Rate(config.limits.auth_failures)
-        self.queue.router = _router(config, self.data)
-        self.queue.retry = config.retry.policy()
-        if self.queue.sites is not None:
-            self.queue.sites.renew(self.ways.resolver)
-        self._renew_pools()
-        self.queue.renew_lanes(self.lane_limits)
         wanted = {key(listener): listener for listener in config.listeners}
         for gone in [old for old in self.listeners if old not in wanted]:
             draining = asyncio.create_task(self.listeners.pop(gone).drain(config.limits.drain))
@@ -443,62 +280,8 @@ class House:
             log.error("history: %s", error)
 
 
-def _router(config: Config, data: Data) -> Router:
-    return Router([route.route() for route in config.routes], data.directory, returns=data.directory.returns)
-
-
-def return_addresses(config: Config, store: DirectoryStore, clock: Clock) -> ReturnAddresses | None:
-    """They count as long as their message is known: until the history forgets one that was tried to the end."""
-    domain = config.bounces.domain
-    if domain is None:
-        return None
-    known = config.history.keep + config.retry.policy().give_up
-    return ReturnAddresses(domain, store.secret("verp"), lambda: id_at(clock.now() - known))
-
-
-def make_bounces(data: Data, queue: Queue) -> BounceMailer:
-    config = data.config
-    assert data.directory.returns is not None
-    passing_back = PassingBack(
-        accept=queue.accept, ids=data.ids, clock=data.clock, directory=data.directory, hostname=config.hostname
-    )
-    return BounceMailer(
-        returns=data.directory.returns,
-        originals=SqliteOriginals(data.spool),
-        spool=data.spool,
-        clock=data.clock,
-        pass_on=passing_back if config.bounces.forward else None,
-        learn=data.suppressions.learn if config.suppression.enabled else None,
-    )
-
-
-def make_queue(data: Data, open_lane: LaneOpener) -> Queue:
-    config = data.config
-    return Queue(
-        spool=data.spool,
-        clock=data.clock,
-        router=_router(config, data),
-        open_lane=open_lane,
-        retry=config.retry.policy(),
-        notices=Notices(
-            spool=data.spool, clock=data.clock, ids=data.ids, directory=data.directory, hostname=config.hostname
-        ),
-        jumps=Jumps(data.clock, data.ids),
-    )
-
-
-def no_lane(name: str, route: Route) -> Lane:
-    """Of a queue that tries nothing."""
-    raise RuntimeError(f"nothing is tried here: {name}")
-
-
 def _protocol(listener: ListenerConfig) -> Callable[[Listener], asyncio.Protocol]:
     return Proxied if listener.proxy_protocol else Connection
-
-
-@cache
-def _client_context(policy: TlsPolicy) -> ssl.SSLContext:
-    return client_context(verify=policy is TlsPolicy.VERIFIED)
 
 
 def tls_terms(listener: ListenerConfig) -> Terms:

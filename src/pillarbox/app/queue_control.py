@@ -17,8 +17,9 @@ from pathlib import Path
 from pillarbox.adapters.system import sync_directory
 from pillarbox.app.admin import Data as Json
 from pillarbox.app.admin import Submitted
-from pillarbox.app.house import Data, make_queue, no_lane
+from pillarbox.app.data import Data
 from pillarbox.app.submission import UnfitText
+from pillarbox.app.ways_out import make_queue, no_lane
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import (
     NO_MAIL_OPTIONS,

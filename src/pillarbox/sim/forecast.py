@@ -22,7 +22,7 @@ from pillarbox.engine.ids import IdSource
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import Lane
 from pillarbox.engine.limits import Limit
-from pillarbox.engine.mail import Change, Message, State
+from pillarbox.engine.mail import Change, Message, Row, State
 from pillarbox.engine.notices import Made, Notices
 from pillarbox.engine.pacing import LaneLimits, LaneTerms
 from pillarbox.engine.ports import Directory
@@ -52,8 +52,8 @@ class KnownSites(Router):
         super().__init__(routes, directory)
         self._sites = sites
 
-    def route(self, mailbox: Mailbox) -> tuple[str, Route]:
-        name, route = super().route(mailbox)
+    def route(self, mailbox: Mailbox, message: Message | None = None, row: Row | None = None) -> tuple[str, Route]:
+        name, route = super().route(mailbox, message, row)
         if isinstance(route.next_hop, Mx):
             site = self._sites.get(str(mailbox.domain), name)
             if site.startswith("mx:") and site.partition(";")[2] == name.partition(";")[2]:  # the terms are the same

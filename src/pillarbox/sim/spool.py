@@ -16,7 +16,7 @@ from pillarbox.core.envelope import Envelope, MailOptions, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.forecast import Letter, Waiter
 from pillarbox.engine.mail import Change, Key, Leased, Message, Octets, Place, Row, Seen, State, Told, Unit
-from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError
+from pillarbox.engine.ports import Claimed, SpoolBroken, SpoolCallback, SpoolError
 from pillarbox.engine.predicate import Predicate
 
 _NO_HEADER = HeaderView(0, "", "", "", "")
@@ -154,6 +154,9 @@ class ImaginedSpool:
         raise NotImplementedError
 
     async def lease_at(self, places: Sequence[Place], after: MessageId, limit: int) -> list[Leased]:
+        raise NotImplementedError
+
+    async def claimed(self, scope: str, key: str, now: float) -> Claimed | None:
         raise NotImplementedError
 
     async def waiting_at(self, places: Sequence[Place]) -> int:
