@@ -207,6 +207,8 @@ def test_an_older_spool_is_made_searchable(tmp_path: Path) -> None:
     file = tmp_path / "spool-0.db"
     play(tmp_path, lambda spool: asyncio.sleep(0))
     connection = apsw.Connection(str(file))
+    connection.execute("DROP VIEW work; CREATE VIEW work AS SELECT 1; DROP INDEX recipient_parked")
+    connection.execute("ALTER TABLE recipient DROP COLUMN parked; DROP TABLE idempotency")
     connection.execute("DROP TABLE sought; DROP TABLE sought_upto; DROP TABLE refusal")
     connection.pragma("user_version", 3)
     connection.close()
