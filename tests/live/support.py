@@ -238,6 +238,10 @@ class Server:
         """One whose standard input counts."""
         return ControlClient(self.data / "control.sock").call(verb, args, body)
 
+    def why(self, word: str) -> str:
+        """The story, as one line."""
+        return " ".join(self.cli("why", word).split())
+
     def local(self, *addresses: str) -> None:
         """Make users, and their domains."""
         for domain in dict.fromkeys(address.partition("@")[2] for address in addresses):

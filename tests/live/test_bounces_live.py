@@ -116,8 +116,9 @@ def test_a_bounce_is_recorded_passed_on_and_suppresses(tmp_path: Path, remote: t
         (letter,) = arrived(server, address=ALICE)
         assert letter.startswith(b"Return-Path: <>") and b"Final-Recipient: rfc822; somebody.else" in letter
 
-        story = server.cli("why", sent)
-        assert f"bounced_back <{GONE}>: 550 5.1.1 User unknown; class hard" in story
+        story = server.why(sent)
+        assert f"{GONE}: A bounce came back from inner.far.example: 550 5.1.1 User unknown." in story
+        assert "It counts as hard. The address is on the suppression list now." in story
         (record,) = [each for each in server.call("why", message=sent)["records"] if each["kind"] == "bounced_back"]
         detail = record["detail"]
         assert (detail["class"], detail["status"], detail["remote"]) == ("hard", "5.1.1", "inner.far.example")

@@ -92,10 +92,10 @@ def _deferred(detail: Data, at: float) -> str:
 
 def _ambiguous(detail: Data, at: float) -> str:
     text = str(detail["text"]).removeprefix("maybe delivered: ")
-    return (
-        f"Maybe delivered to {detail.get('next_hop', 'the next hop')}: {_stop(text)} If it was, the next attempt makes"
-        f" a second copy.{_next(detail, at)}"
-    )
+    told = f"Maybe delivered to {detail.get('next_hop', 'the next hop')}: {_stop(text)}"
+    if detail.get("due") is None:
+        return f"{told} It is held, so that no second copy is made unless somebody wants it."
+    return f"{told} If it was, the next attempt makes a second copy.{_next(detail, at)}"
 
 
 def _failed(detail: Data, at: float) -> str:
@@ -111,8 +111,29 @@ def _expired(detail: Data, at: float) -> str:
 
 def _held(detail: Data, at: float) -> str:
     due = detail.get("due")
-    until = "" if due is None else f" until {clock_time(due, at)}, for {span(due - at)}"
-    return f"Held back{until}, as its sender asked (FUTURERELEASE)."
+    if due is None:
+        return _stop(_upper(str(detail["text"])))
+    return f"Held back until {clock_time(due, at)}, for {span(due - at)}, as its sender asked (FUTURERELEASE)."
+
+
+def _bounced_back(detail: Data, at: float) -> str:
+    remote = f" from {detail['remote']}" if detail.get("remote") else ""
+    listed = " The address is on the suppression list now." if detail.get("suppressed") else ""
+    klass = f" It counts as {detail['class']}." if detail.get("class") else ""
+    return f"A bounce came back{remote}: {_stop(str(detail['text']))}{klass}{listed}"
+
+
+def _answered(detail: Data, at: float) -> str:
+    nature = str(detail.get("nature", "an answer")).replace("-", " ").replace("_", " ")
+    return _stop(f"Something came back, {nature}: {detail['text']}")
+
+
+def _repeated(detail: Data, at: float) -> str:
+    text = str(detail["text"])
+    refused = text.removeprefix("refused: ")
+    told = "Submitted again" if refused == text else "Refused: another message came"
+    queued = ", and not queued a second time" if refused == text else ""
+    return f"{told} with the same Idempotency-Key, from {detail.get('from', 'somebody')}{queued}."
 
 
 def _kept(detail: Data, at: float) -> str:
@@ -179,6 +200,9 @@ _SENTENCES: Mapping[str, Callable[[Data, float], str]] = {
     "expired": _expired,
     "held": _held,
     "kept": _kept,
+    "repeated": _repeated,
+    "bounced_back": _bounced_back,
+    "answered": _answered,
     "attempt": _attempt,
     "notice": _notice,
     "hook": _hook,
