@@ -95,6 +95,12 @@ def test_what_is_in_flight_is_said() -> None:
     assert ending(story(data())) == "bob@far.example: in flight: it is being delivered now."
 
 
+def test_before_the_first_attempt_nothing_is_said_to_be_in_flight_for_certain() -> None:
+    assert ending(story(data(rows=[row(lane="")]))) == (
+        "bob@far.example: waits for its turn, or is in flight: pillarbox queue top shows what slows its lane down."
+    )
+
+
 def test_what_waits_for_its_turn_names_the_lane_and_what_slows_it_down() -> None:
     slowed = {"cause": "421 Too many connections", "since": 50.0, "until": 160.0}
     lanes = {"mx:far.example": {"ready": 12, "in_flight": 2, "slowed": slowed}}

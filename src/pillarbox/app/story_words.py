@@ -255,6 +255,8 @@ def _in_memory(row: Data, data: Data) -> str:
     if not data["running"]:
         return "to be tried as soon as a server runs on this data: pillarbox serve"
     load = data["lanes"].get(row["lane"])
+    if not row["lane"]:
+        return "waits for its turn, or is in flight: pillarbox queue top shows what slows its lane down."
     if load is None or not load["ready"]:
         return "in flight: it is being delivered now."
     return (
