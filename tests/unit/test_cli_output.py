@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pillarbox.app.cli import output
+from pillarbox.app.cli import output, queue
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +103,8 @@ def test_show_names_the_envelope() -> None:
 
 def test_json_is_one_line_and_keeps_letters() -> None:
     assert output.as_json({"count": 1, "name": "ä"}) == '{"count": 1, "name": "ä"}'
+
+
+def test_an_order_for_one_recipient_speaks_of_one() -> None:
+    assert queue._told("drop", {"count": 1, "standing": 0}) == "1 recipient has failed, and nobody is told"
+    assert queue._told("drop", {"count": 2, "standing": 0}) == "2 recipients have failed, and nobody is told"

@@ -23,6 +23,14 @@ _ORDERS = {
     "drop": "have failed, and nobody is told",
     "reroute": "go another way",
 }
+_ORDERS_OF_ONE = {
+    "retry": "is due now",
+    "hold": "is held until it is released",
+    "release": "is released",
+    "bounce": "has failed, and its sender is told",
+    "drop": "has failed, and nobody is told",
+    "reroute": "goes another way",
+}
 
 
 def register(verbs: Group) -> None:
@@ -128,7 +136,7 @@ def _agreed(action: str, meant: dict[str, Any]) -> bool:
 
 
 def _told(action: str, data: dict[str, Any]) -> str:
-    text = f"{_recipients(data['count'])} {_ORDERS[action]}"
+    text = f"{_recipients(data['count'])} {(_ORDERS_OF_ONE if data['count'] == 1 else _ORDERS)[action]}"
     if data["standing"]:
         text += (
             f"\n{data['standing']} more are in the server's memory: it is done when their turn comes, or when they come"
