@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pillarbox.core.address import Domain
-from pillarbox.engine.mail import Deferred, Failed, Job, Report
+from pillarbox.engine.mail import Deferred, Failed, Job, Report, Unsent
 from pillarbox.engine.ports import AddressAnswer, DnsFault, IpAddress, MxAnswer, NoDomain, NoRecords
 from pillarbox.engine.routing import Mx, SmartHost
 from pillarbox.net.pool import KEPT_FREE, SmtpMailer, Ways
@@ -244,6 +244,27 @@ def test_ends_without_a_connection(
         assert here.wires.asked == []
 
     run(lambda: place({}, mx=mx, addresses=addresses), main)
+
+
+@pytest.mark.parametrize("answer", [NoDomain(), [(0, "")]])
+def test_a_domain_that_takes_no_mail_any_more_ends_no_mail_for_others_of_its_site(answer: ScriptedMx) -> None:
+    """Domains whose mail arrived at one site share a job, and are still together when one of them has left it."""
+
+    def made() -> Office:
+        return place(
+            {IP: ScriptedServer([GOOD])},
+            mx={"gone.example": answer, "far.example": [(10, "mx.far.example")]},
+            addresses={"mx.far.example": [IP]},
+        )
+
+    async def main(here: Office) -> None:
+        report = await here.deliver(job("a@gone.example", "b@far.example", "c@gone.example"))
+        assert [type(outcome) for outcome in report.outcomes] == [Failed, Unsent, Failed]
+        assert told(report)[1].startswith("deferred 4.4.4 goes apart from mail for gone.example: ")
+        report = await here.deliver(job("b@far.example"))
+        assert told(report) == [f"delivered {TAKEN}"]
+
+    run(made, main)
 
 
 def test_a_domain_without_mx_stands_for_itself() -> None:
