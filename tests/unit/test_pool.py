@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
@@ -12,6 +14,7 @@ from pillarbox.core.address import Domain
 from pillarbox.engine.mail import Deferred, Failed, Job, Report, Unsent
 from pillarbox.engine.ports import AddressAnswer, DnsFault, IpAddress, MxAnswer, NoDomain, NoRecords
 from pillarbox.engine.routing import Mx, SmartHost
+from pillarbox.engine.walk import Try
 from pillarbox.net.pool import KEPT_FREE, SmtpMailer, Ways
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
@@ -488,6 +491,21 @@ def test_close_gives_up_connecting_at_once() -> None:
         assert await report == Report(())
 
     run(lambda: office(), main)
+
+
+def test_a_connection_that_is_let_go_before_it_greets_leaves_nothing_to_complain_of() -> None:
+    async def main(here: Office) -> None:
+        faults: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(str(context)))
+        connection = await here.mailer._dial(Try("mx.far.example", ip_address(IP), 25))
+        connection.quit()
+        await turns(20)
+        del connection
+        gc.collect()
+        await turns()
+        assert faults == []
+
+    run(lambda: office("H 0\n"), main)
 
 
 def test_close_gives_up_a_greeting_at_once() -> None:
