@@ -505,7 +505,7 @@ def test_a_connection_that_is_let_go_before_it_greets_leaves_nothing_to_complain
         await turns()
         assert faults == []
 
-    run(lambda: office("H 0\n"), main)
+    run(lambda: office("S 220 mx\n"), main)
 
 
 def test_close_gives_up_a_greeting_at_once() -> None:
