@@ -94,9 +94,7 @@ def _set(late: asyncio.Future[None]) -> None:
         late.set_result(None)
 
 
-async def _call_off(
-    attempts: dict[asyncio.Task[Connection], Try], discard: Callable[[Connection], object]
-) -> None:
+async def _call_off(attempts: dict[asyncio.Task[Connection], Try], discard: Callable[[Connection], object]) -> None:
     for task in attempts:
         task.cancel()
         task.add_done_callback(partial(_let_go, discard))
