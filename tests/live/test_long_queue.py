@@ -83,7 +83,9 @@ def settings(names: NameServer, **more: Any) -> dict[str, Any]:
 @contextmanager
 def sink(tools: Tools, address: str) -> Iterator[None]:
     """Takes all mail and throws it away."""
-    process = subprocess.Popen([str(tools.sink), "-u", OWNER, f"{address}:25", "4000"], env=environ(tools))
+    process = subprocess.Popen(
+        [str(tools.sink), "-u", OWNER, "-m", "5000", f"{address}:25", "4000"], env=environ(tools)
+    )
     try:
         until(lambda: _answers(address), what=f"smtp-sink on {address}")
         yield

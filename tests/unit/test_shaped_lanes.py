@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pillarbox.app.config_shaping import load_rules
 from pillarbox.core.reply import EnhancedCode
-from pillarbox.engine.lanes import Lane
+from pillarbox.engine.dispatch import UNPROVEN_WINDOW
+from pillarbox.engine.lanes import FIRST, Lane
 from pillarbox.engine.mail import Deferred, Job, Outcome, Row, State
 from pillarbox.engine.records import Kind
 from pillarbox.engine.retry import RetrySchedule
@@ -89,6 +90,10 @@ def test_too_many_connections_halve_what_is_in_flight() -> None:
         rig = Shaped(limit=8, retry=OFTEN)
         await rig.accept_many(30)
         mailer = rig.mailer(LANE)
+        assert len(mailer.open) == FIRST
+        for _ in range(8 - FIRST):
+            mailer.end(OK)
+            await turns()
         assert len(mailer.open) == 8
         mailer.end(MANY)
         await turns()
@@ -115,5 +120,20 @@ def test_a_rate_keeps_back_what_is_new_and_no_retry_that_is_due() -> None:
         assert {row.attempts for row in rig.spool.rows.values() if row.state is State.DELIVERED} >= {2}
         retried = [row for row in rig.spool.rows.values() if row.attempts == 2]
         assert len(retried) == 11
+
+    run(main())
+
+
+def test_a_next_hop_that_never_answers_holds_few() -> None:
+    """Few jobs in flight, and few in memory beside them; what is beyond is on the disk."""
+
+    async def main() -> None:
+        rig = Shaped(limit=20, retry=OFTEN)
+        await rig.accept_many(200)
+        assert len(rig.mailer(LANE).open) == FIRST
+        (load,) = rig.queue.loads()
+        assert (load.in_flight, load.ready) == (FIRST, UNPROVEN_WINDOW)
+        waiting = [row for row in rig.spool.rows.values() if row.state is State.SCHEDULED]
+        assert len(waiting) == 200 - FIRST - UNPROVEN_WINDOW
 
     run(main())

@@ -143,6 +143,13 @@ class LimitsConfig:
     idle: float = keys.one(
         "idle", kinds.duration(), "5m", "How long a client may be silent before the connection is closed with 421."
     )
+    outgoing_connections: int = keys.one(
+        "outgoing_connections",
+        kinds.count(),
+        2000,
+        "Connections at a time that this server opens to all next hops together, but for those of a `[[pool]]`. Who "
+        "waits for one is served in turn.",
+    )
     connections_per_next_hop: int = keys.one(
         "connections_per_next_hop", kinds.count(), 20, "Connections at a time that this server opens to one next hop."
     )

@@ -150,7 +150,8 @@ class WaysOut:
         return self._shaping.shaper(lane, random.random)
 
     def _renew_pools(self) -> None:
-        self._pools.renew((pool.name, pool.terms()) for pool in self._config.pools)
+        most = self._config.limits.outgoing_connections
+        self._pools.renew(((pool.name, pool.terms()) for pool in self._config.pools), others=most)
 
 
 def _read_credentials(config: Config) -> dict[str, Credentials]:

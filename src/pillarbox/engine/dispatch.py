@@ -17,8 +17,8 @@ from functools import partial
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.fair import Line
 from pillarbox.engine.fetching import Fetching
-from pillarbox.engine.lanes import Lane, LaneLimits, LaneOpener, Load
-from pillarbox.engine.mail import Job, Report, Waits
+from pillarbox.engine.lanes import FIRST, Lane, LaneLimits, LaneOpener, Load
+from pillarbox.engine.mail import Delivered, Job, Report, Waits
 from pillarbox.engine.pacing import Pacer
 from pillarbox.engine.ports import Clock
 from pillarbox.engine.records import Kind, Record
@@ -29,6 +29,7 @@ from pillarbox.engine.slowdown import SlowDown
 log = logging.getLogger(__name__)
 
 LANE_WINDOW = 1000  # jobs of one lane that wait in memory
+UNPROVEN_WINDOW = 50  # of one whose next hop has not answered so far
 LOW = 4  # with such a part of its window a lane fetches more
 PART_OF_ROOM = 4  # one lane takes no more than such a part of the room that there is left
 SOONEST, LATEST = 5.0, 900.0  # seconds until what went back is due
@@ -95,15 +96,16 @@ class Dispatch:
         waits on the disk behind all of somebody else's."""
         if self._closing:
             return True
-        window = self._window()
+        window = self._window(lane)
         behind = job.lane in self.parked and self._fetching.filling != job.lane  # of those on the disk
         if lane.ready < (window // LOW if behind else window):
             return True
         share = window // (2 * (lane.line.shares + 1))
         return lane.ready < 2 * window and lane.line.waiting_beside(job) < share
 
-    def _window(self) -> int:
-        return min(LANE_WINDOW, max(self._room() // PART_OF_ROOM, 1))
+    def _window(self, lane: Lane) -> int:
+        most = UNPROVEN_WINDOW if lane.first == FIRST and not lane.answers else LANE_WINDOW
+        return min(most, max(self._room() // PART_OF_ROOM, 1))
 
     def _new(self, name: str, route: Route) -> Lane:
         if len(self.lanes) >= self._look_at:
@@ -162,7 +164,7 @@ class Dispatch:
         self._set_pace(lane)
         while lane.ready and not self._closing:
             limit = min(lane.shaper.most(lane.limit), lane.limit)
-            if lane.active >= limit:
+            if lane.active >= min(limit, lane.first + lane.answers):
                 lane.slowed = lane.shaper.present(now) or lane.slowed if limit < lane.limit else None
                 return
             line, wait = self._next(lane, now)
@@ -271,11 +273,12 @@ class Dispatch:
 
     def _heard(self, lane: Lane, report: Report, job: Job) -> None:
         now = self._clock.monotonic()
+        lane.answers += _is_answered(report)
         for slow in lane.shaper.heard(report, job, now):
             log.info("lane %s: %s", job.lane, in_the_log(slow, now))
 
     def _fill(self, name: str, lane: Lane) -> None:
-        window = self._window()
+        window = self._window(lane)
         if lane.ready <= window // LOW:
             emptied = partial(self._emptied, name, self.parked[name])
             self._fetching.refill(name, lane.terms.limits.priority, window - lane.ready, emptied)
@@ -332,6 +335,11 @@ class Dispatch:
             if lane.timer is not None:
                 lane.timer.cancel()
         await asyncio.gather(*(lane.mailer.close(grace) for lane in self.lanes.values()))
+
+
+def _is_answered(report: Report) -> bool:
+    """The next hop has said something of it."""
+    return any(isinstance(outcome, Delivered) or outcome.remote for outcome in report.outcomes)
 
 
 def _was_tried(job: Job) -> bool:

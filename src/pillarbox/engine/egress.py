@@ -34,9 +34,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the configuration says of a pool."""
+    """What the configuration says of a pool. No sources: the system chooses."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] | None
     connections: int | None = None  # at a time; None: any number
 
 
@@ -100,7 +100,9 @@ class Pool:
     def _take_over(self, terms: Terms | None) -> None:
         self._terms = terms
         self._most = None if terms is None else terms.connections
-        live = () if terms is None else tuple(source for source in terms.sources if source.weight)
+        sources = None if terms is None else terms.sources
+        self._chooses = sources is not None
+        live = tuple(source for source in sources or () if source.weight)
         before = self._shares
         self._shares = {}
         for version in {source.address.version for source in live}:
@@ -121,7 +123,7 @@ class Pool:
 
     def choose(self, target: IpAddress) -> Source | None:
         """From where to connect to that address; None: as the system chooses. Raises NoSource."""
-        if self._terms is None:
+        if not self._chooses:
             return None
         if (shares := self._shares.get(target.version)) is not None:
             return shares.next()
@@ -140,7 +142,7 @@ class Pool:
     def serves(self, source: Source | None) -> bool:
         """Whether connections from there may be used for more jobs."""
         if source is None:
-            return self._terms is None
+            return not self._chooses
         shares = self._shares.get(source.address.version)
         return shares is not None and any(
             (each.address, each.hostname) == (source.address, source.hostname) for each in shares.sources
@@ -199,22 +201,25 @@ class Pool:
 
 
 class Pools:
-    """The pools of the configuration, by name. One that is gone stays known to whoever still works with it."""
+    """The pools of the configuration, by name, and one for what leaves from none of them. One that is gone stays known
+    to whoever still works with it."""
 
     def __init__(self) -> None:
         self._pools: dict[str, Pool] = {}
+        self._others = Pool()
 
-    def renew(self, terms: Iterable[tuple[str, Terms]]) -> None:
-        """Have these pools, and no others."""
+    def renew(self, terms: Iterable[tuple[str, Terms]], *, others: int | None = None) -> None:
+        """Have these pools, and no others. `others`: connections at a time from no pool."""
+        self._others.renew(Terms(None, others))
         wanted = dict(terms)
         for name, pool in self._pools.items():
             pool.renew(wanted.pop(name, _GONE))
         self._pools |= {name: Pool(name, each) for name, each in wanted.items()}
 
     def get(self, name: str | None) -> Pool:
-        """For a lane. None: a pool of its own that bounds nothing."""
+        """For a lane. None: the one for all that leaves from no pool."""
         if name is None:
-            return Pool()
+            return self._others
         return self._pools.setdefault(name, Pool(name, _GONE))
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 from pillarbox.engine.jumps import Jumps
-from pillarbox.engine.mail import Message, Row
+from pillarbox.engine.mail import Leased, Message, Row
 from pillarbox.engine.ports import Clock, Spool, SpoolError, Timer
 
 log = logging.getLogger(__name__)
 
 PAUSE = 0.1  # seconds, behind a fetch of which most went back
+STEP = 50  # messages handed over at a time
 
 Admit = Callable[[Message, list[Row], int], None]
 Task = Callable[[Coroutine[None, None, None]], None]
@@ -87,8 +88,7 @@ class Fetching:
                 back = self.back
                 async with self._leasing:
                     found = await self._spool.lease(self._clock.now(), min(room, self._at_once))
-                    for leased in found:
-                        self._admit(*leased)
+                    await self._admit_all(found)
                 if 2 * (self.back - back) > len(found):
                     await self._pause()
                 due = None if found else await self._spool.next_due()
@@ -104,6 +104,15 @@ class Fetching:
             self.wake_at(self._clock.now() + self._look_again)
         finally:
             self._fetching = False
+
+    async def _admit_all(self, found: Sequence[Leased], *, filling: str = "") -> None:
+        """In steps, so that all else goes on between them."""
+        for start in range(0, len(found), STEP):
+            self.filling = filling
+            for leased in found[start : start + STEP]:
+                self._admit(*leased)
+            self.filling = ""
+            await asyncio.sleep(0)
 
     async def _pause(self) -> None:
         if not self._closing:
@@ -147,10 +156,7 @@ class Fetching:
                 if most > 0:
                     async with self._leasing:
                         found = await self._spool.lease_parked(lane, most)
-                        self.filling = lane
-                        for leased in found:
-                            self._admit(*leased)
-                        self.filling = ""
+                        await self._admit_all(found, filling=lane)
                     if sum(len(leased.rows) for leased in found) < most:
                         emptied()
         except SpoolError as error:
@@ -158,7 +164,7 @@ class Fetching:
         except Exception:
             log.exception("queue: bug while filling a lane")
         finally:
-            self._refilling, self.filling = False, ""
+            self._refilling = False
 
 
 def _end(over: asyncio.Future[None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple, Protocol
 
 from pillarbox.engine.fair import Line
@@ -58,6 +59,9 @@ class NoShaper:
         return None
 
 
+FIRST = 5  # jobs in flight at first, where replies are judged; one more for each that the next hop answers
+
+
 @dataclass(slots=True)
 class Lane:
     """One way out and what waits for it. `usual`: jobs in flight where the configuration says nothing."""
@@ -67,6 +71,8 @@ class Lane:
     terms: LaneTerms = field(default_factory=LaneTerms)
     shaper: LaneShaper = field(default_factory=NoShaper)
     limit: int = 0  # jobs in flight
+    first: float = inf  # of them, before the next hop has answered one
+    answers: int = 0  # jobs to which it had something to say
     plain: bool = True  # neither a rate nor a shaper: nothing but `limit` holds a job back
     line: Line = field(default_factory=Line)
     name: str = ""
@@ -85,6 +91,8 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.adopt(self.terms.limits)
+        if not isinstance(self.shaper, NoShaper):
+            self.first = FIRST
         self.line, self.tried = Line(self.terms.limits.fair), Line(self.terms.limits.fair)
 
     def adopt(self, limits: LaneLimits) -> None:
