@@ -139,13 +139,24 @@ _TRIGGERS = {
 WORK_KINDS = {name: number for number, name in enumerate(_TRIGGERS, start=1)}
 
 
+_OFTEN = 4  # the first so many kinds come often
+
+
 def _work() -> str:
+    """Each row runs every trigger of its view, if only to find that it is not for it: what comes seldom goes through a
+    view of its own."""
     columns = ", ".join(f"NULL AS {letter}" for letter in _LETTERS)
-    triggers = [
-        f"CREATE TRIGGER work_{name} INSTEAD OF INSERT ON work WHEN NEW.kind = {WORK_KINDS[name]} BEGIN {body} END;"
-        for name, body in _TRIGGERS.items()
-    ]
-    return "\n".join([f"CREATE VIEW work AS SELECT 0 AS kind, {columns};", *triggers])
+    views = [f"CREATE VIEW {view} AS SELECT 0 AS kind, {columns};" for view in ("work", "seldom")]
+    triggers = [_trigger("work" if kind <= _OFTEN else "seldom", name) for name, kind in WORK_KINDS.items()]
+    passed_on = ", ".join(f"NEW.{letter}" for letter in _LETTERS)
+    body = f"INSERT INTO seldom VALUES (NEW.kind, {passed_on});"
+    triggers.append(f"CREATE TRIGGER work_seldom INSTEAD OF INSERT ON work WHEN NEW.kind > {_OFTEN} BEGIN {body} END;")
+    return "\n".join([*views, *triggers])
+
+
+def _trigger(view: str, name: str) -> str:
+    when = f"NEW.kind = {WORK_KINDS[name]}"
+    return f"CREATE TRIGGER {view}_{name} INSTEAD OF INSERT ON {view} WHEN {when} BEGIN {_TRIGGERS[name]} END;"
 
 
 # From each version to the next; the view is made anew behind the last of them. Never edited once released.
@@ -222,7 +233,7 @@ def _upgrade(connection: apsw.Connection, path: Path, version: int) -> None:
     """From an older version, behind a copy of the file as it was."""
     copy = _keep_copy(connection, path, version)
     with connection:
-        connection.execute("DROP VIEW work")
+        connection.execute("DROP VIEW work; DROP VIEW IF EXISTS seldom")
         for step in range(version, VERSION):
             connection.execute(_UPGRADES[step])
         connection.execute(_work())
