@@ -18,6 +18,7 @@ from pillarbox.core.envelope import (
     Recipient,
     Ret,
     ValidSince,
+    Verp,
 )
 from pillarbox.core.mime import Target
 from pillarbox.core.reply import EnhancedCode
@@ -120,6 +121,18 @@ def test_what_is_told(work: Job, keywords: tuple[str, ...], mail: str, rcpt: str
     lines = first.decode().split("\r\n")
     assert lines[0] == f"MAIL FROM:<a@here.test>{mail}"
     assert lines[1] == f"RCPT TO:<{work.rows[0].recipient.address}>{rcpt}"
+
+
+def test_a_sender_beyond_ascii_whose_return_address_is_ours_goes_to_every_server() -> None:
+    """RFC 6531 §3.2 is about the reverse-path that is sent."""
+    work = job(options=MailOptions(verp=Verp("returns.example.test", "00" * 16)))
+    work.message.envelope = replace(work.message.envelope, sender=box("ö@here.test"))
+    for keywords in ((), ("SMTPUTF8",)):
+        first = transaction(work, *keywords).begin()
+        assert isinstance(first, bytes) and first.startswith(b"MAIL FROM:<bounce+") and b"SMTPUTF8" not in first
+    work.message.envelope = replace(work.message.envelope, options=MailOptions())
+    refused = transaction(work).begin()
+    assert isinstance(refused, Report) and isinstance(refused.outcomes[0], Failed)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from pillarbox.core.address import Domain
-from pillarbox.engine.mail import Deferred, Failed, Job, Report
+from pillarbox.engine.mail import Deferred, Failed, Job, Report, Unsent
 from pillarbox.engine.ports import AddressAnswer, DnsFault, IpAddress, MxAnswer, NoDomain, NoRecords
 from pillarbox.engine.routing import Mx, SmartHost
+from pillarbox.engine.walk import Try
 from pillarbox.net.pool import KEPT_FREE, SmtpMailer, Ways
 from pillarbox.sim.clock import VirtualClock
 from pillarbox.sim.dns import ScriptedAddresses, ScriptedMx, ScriptedResolver
@@ -246,6 +249,27 @@ def test_ends_without_a_connection(
     run(lambda: place({}, mx=mx, addresses=addresses), main)
 
 
+@pytest.mark.parametrize("answer", [NoDomain(), [(0, "")]])
+def test_a_domain_that_takes_no_mail_any_more_ends_no_mail_for_others_of_its_site(answer: ScriptedMx) -> None:
+    """Domains whose mail arrived at one site share a job, and are still together when one of them has left it."""
+
+    def made() -> Office:
+        return place(
+            {IP: ScriptedServer([GOOD])},
+            mx={"gone.example": answer, "far.example": [(10, "mx.far.example")]},
+            addresses={"mx.far.example": [IP]},
+        )
+
+    async def main(here: Office) -> None:
+        report = await here.deliver(job("a@gone.example", "b@far.example", "c@gone.example"))
+        assert [type(outcome) for outcome in report.outcomes] == [Failed, Unsent, Failed]
+        assert told(report)[1].startswith("deferred 4.4.4 goes apart from mail for gone.example: ")
+        report = await here.deliver(job("b@far.example"))
+        assert told(report) == [f"delivered {TAKEN}"]
+
+    run(made, main)
+
+
 def test_a_domain_without_mx_stands_for_itself() -> None:
     async def main(here: Office) -> None:
         assert await here.carry(job()) == [f"delivered {TAKEN}"]
@@ -467,6 +491,21 @@ def test_close_gives_up_connecting_at_once() -> None:
         assert await report == Report(())
 
     run(lambda: office(), main)
+
+
+def test_a_connection_that_is_let_go_before_it_greets_leaves_nothing_to_complain_of() -> None:
+    async def main(here: Office) -> None:
+        faults: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(str(context)))
+        connection = await here.mailer._dial(Try("mx.far.example", ip_address(IP), 25))
+        connection.quit()
+        await turns(20)
+        del connection
+        gc.collect()
+        await turns()
+        assert faults == []
+
+    run(lambda: office("S 220 mx\n"), main)
 
 
 def test_close_gives_up_a_greeting_at_once() -> None:

@@ -184,6 +184,34 @@ def test_who_is_called_off_calls_off_every_attempt() -> None:
     on_clock(main)
 
 
+def test_who_is_called_off_at_the_last_moment_keeps_no_connection() -> None:
+    """An attempt takes a while to give up, and meanwhile nobody waits for the winner any more."""
+
+    class Reluctant(World):
+        async def dial(self, target: Try) -> Line:
+            try:
+                return await super().dial(target)
+            except asyncio.CancelledError:
+                await turns(10)
+                raise
+
+    async def main() -> None:
+        world = Reluctant({SIX: (NEVER, None), FOUR: (0.0, None)})
+        racing = world.start([SIX, FOUR])
+        await turns(5)
+        world.clock.advance(ATTEMPT_DELAY)
+        while not world.called_off:
+            await turns(1)
+        assert [line.is_open for line in world.lines] == [True]
+        racing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await racing
+        await turns(20)
+        assert [line.is_open for line in world.lines] == [False]
+
+    on_clock(main)
+
+
 def test_a_bug_in_one_attempt_ends_the_others() -> None:
     async def main() -> None:
         world = World({SIX: (NEVER, None), FOUR: (0.1, ZeroDivisionError("bug"))})

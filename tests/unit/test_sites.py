@@ -210,6 +210,38 @@ def test_etrn_finds_what_waits_at_the_site() -> None:
     run(main())
 
 
+def test_a_bug_behind_one_answer_keeps_nobody_else_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        resolver = Slow()
+        sites = Sites(resolver, VirtualClock())
+        heard: list[str] = []
+
+        def fails() -> None:
+            raise RuntimeError("odd")
+
+        sites.ask([Domain.parse("d0.example")], fails)
+        sites.ask([Domain.parse("d0.example")], lambda: heard.append("second"))
+        await turns()
+        resolver.say()
+        await turns()
+        assert heard == ["second"]
+        assert [record.message for record in caplog.records] == ["bug behind the MX of d0.example"]
+        await sites.close()
+
+    run(main())
+
+
+def test_who_looks_for_a_site_is_not_left_waiting_by_a_stop() -> None:
+    async def main() -> None:
+        sites = Sites(Slow(), VirtualClock())
+        finding = asyncio.create_task(sites.find(Domain.parse("d0.example")))
+        await turns()
+        await sites.close()
+        assert await asyncio.wait_for(finding, 1) == ""
+
+    run(main())
+
+
 def test_who_waits_for_dns_is_left_to_the_next_start_by_a_stop() -> None:
     async def main() -> None:
         rig = Rig(resolver=Slow())

@@ -154,3 +154,29 @@ def test_a_key_of_what_was_refused_in_doubt_is_not_told(tmp_path: Path, monkeypa
         assert await disk.spool.query("SELECT id FROM message") == [(2,)]
 
     run(tmp_path, main)
+
+
+def test_what_was_told_of_another_message_goes_with_what_was_refused_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bounce that is passed on, and the record of it, come again: as long as it is not on record."""
+
+    async def main(disk: Disk) -> None:
+        def written_and_failed(connection: apsw.Connection, values: list[Any]) -> None:
+            write_values(connection, values)
+            raise apsw.IOError("sync")
+
+        monkeypatch.setattr(SqliteSpool, "_probe", lambda self: None)  # else it mends itself at once
+        first, letter = make_message(MessageId(1)), make_message(MessageId(2))
+        first.notes = (Record(first.id, NOW, Kind.HOOK, None, (("text", "its own"),)),)
+        letter.notes = (Record(first.id, NOW, Kind.BOUNCED_BACK, 0, (("bounce", "x"),)),)
+        assert await disk.write(Unit(messages=(first,), notes=first.notes)) is None
+        monkeypatch.setattr(spool_writer, "write_values", written_and_failed)
+        assert isinstance(await disk.write(Unit(messages=(letter,), notes=letter.notes)), SpoolBroken)
+        asked = "SELECT message, kind FROM record"
+        assert await disk.spool.query(asked) == [(1, "hook"), (1, "bounced_back")]
+        monkeypatch.setattr(spool_writer, "write_values", write_values)
+        await disk.keep(make_message(MessageId(3)))
+        assert await disk.spool.query(asked) == [(1, "hook")]
+
+    run(tmp_path, main)

@@ -294,8 +294,13 @@ def _read_recipient(address: str, original: str | None, owner: str | None, optio
     )
 
 
-def disown(connection: apsw.Connection, messages: Sequence[int]) -> None:
-    """Remove messages whose clients were told that they are not stored, within the caller's transaction."""
+def disown(connection: apsw.Connection, messages: Sequence[int], records: Sequence[Record] = ()) -> None:
+    """Remove messages whose clients were told that they are not stored, and records of others that came with them,
+    within the caller's transaction."""
+    connection.executemany(
+        "DELETE FROM record WHERE message = ? AND at = ? AND kind = ? AND detail = ?",
+        [(record.message, *_told(record)) for record in records],
+    )
     forget_words(connection, [(message,) for message in messages])
     for table in ("message", "body", "recipient", "record", "idempotency"):
         column = "id" if table == "message" else "message"

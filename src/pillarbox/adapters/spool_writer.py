@@ -25,6 +25,7 @@ from pillarbox.adapters.spool_schema import VERSION, WORK_COLUMNS, open_spool
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.mail import Unit
 from pillarbox.engine.ports import SpoolBroken, SpoolCallback, SpoolError, SpoolFull
+from pillarbox.engine.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Writer:
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._logged = 0  # octets in the write-ahead log, at a guess
         self._disowned: list[int] = []  # refused after a fault of the disk, yet perhaps on it
+        self._untold: list[Record] = []  # what came with them, of other messages
         self._connection: apsw.Connection | None = open_spool(path)
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
@@ -119,8 +121,9 @@ class Writer:
             for pending in batch:
                 pending.error = error
                 pending.in_doubt = self._connection is None  # else it was rolled back
-                if pending.in_doubt:
+                if pending.in_doubt and pending.unit.messages:
                     self._disowned.extend(int(message.id) for message in pending.unit.messages)
+                    self._untold.extend(pending.unit.notes)
             log.error("spool: %d units not stored: %s", len(batch), error)
         except Exception as error:
             if len(batch) > 1:
@@ -184,13 +187,13 @@ class Writer:
         try:
             connection = open_spool(self._path)
             with connection:
-                disown(connection, self._disowned)
+                disown(connection, self._disowned, self._untold)
                 connection.pragma("user_version", VERSION)  # writes behind what is in doubt even with nothing to remove
         except apsw.Error as error:
             raise SpoolBroken(f"spool can't be opened again: {error}") from error
         for message in self._disowned:
             self._bodies.remove(MessageId(message))
-        self._disowned = []
+        self._disowned, self._untold = [], []
         self._connection = connection
         return connection
 

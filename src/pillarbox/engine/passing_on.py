@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import format_datetime
 
-from pillarbox.core.address import Host
+from pillarbox.core.address import Host, Mailbox
 from pillarbox.core.envelope import BodyType, Envelope, MailOptions, Notify, RcptOptions, Recipient
 from pillarbox.core.mime import Target
 from pillarbox.core.reply import EnhancedCode
@@ -27,16 +27,15 @@ _VALID_SINCE = EnhancedCode(5, 7, 19)
 Keywords = Mapping[str, str]  # of EHLO, upper case, with their parameters
 
 
-def _is_international(job: Job) -> bool:
-    """Whether the message can go by SMTPUTF8 only, whoever gets it (RFC 6531 §3.2): its reverse-path is not ASCII, or
-    its header section, and the sender said so."""
-    sender = job.sender
+def _is_international(job: Job, sender: Mailbox | None) -> bool:
+    """Whether the message can go by SMTPUTF8 only, whoever gets it (RFC 6531 §3.2): the reverse-path that it goes with
+    is not ASCII, or its header section, and the sender said so."""
     header = job.options.smtputf8 and Octets.UTF8_HEADER in job.message.octets
     return header or not (sender is None or sender.is_ascii)
 
 
-def _needs_utf8(job: Job) -> bool:
-    return _is_international(job) or not all(row.recipient.address.is_ascii for row in job.rows)
+def _needs_utf8(job: Job, sender: Mailbox | None) -> bool:
+    return _is_international(job, sender) or not all(row.recipient.address.is_ascii for row in job.rows)
 
 
 def conversion(job: Job, keywords: Keywords) -> Target | None:
@@ -57,14 +56,17 @@ def _takes_binary(keywords: Keywords) -> bool:
     return "BINARYMIME" in keywords and "CHUNKING" in keywords
 
 
-def refusal(job: Job, keywords: Keywords, *, size: int, now: float, next_hop: str) -> Failed | None:
-    """Why the whole message can't go to that server. `size`: octets as they would be sent."""
+def refusal(
+    job: Job, keywords: Keywords, *, sender: Mailbox | None, size: int, now: float, next_hop: str
+) -> Failed | None:
+    """Why the whole message can't go to that server. `sender`: the reverse-path, `size`: octets as they would be
+    sent."""
     options = job.options
     limit = keywords.get("SIZE", "")
     if limit.isdecimal() and 0 < int(limit) < size:  # RFC 1870 §3: 0 is no limit
         text = f"message of {size} octets is larger than the {limit} that the next hop takes"
         return Failed(text, next_hop, _TOO_BIG)
-    if "SMTPUTF8" not in keywords and _is_international(job):  # RFC 6531 §3.2
+    if "SMTPUTF8" not in keywords and _is_international(job, sender):  # RFC 6531 §3.2
         return Failed("next hop takes no international message (no SMTPUTF8)", next_hop, _NON_ASCII)
     bounce = job.sender is None  # RFC 8689 §5: one goes on without what it asks for
     if options.require_tls and not bounce and "REQUIRETLS" not in keywords:  # RFC 8689 §4.2.1
@@ -132,13 +134,22 @@ def batches(job: Job, wanted: list[int], keywords: Keywords, ours: int | None = 
 # --- parameters
 
 
-def mail_parameters(job: Job, keywords: Keywords, *, size: int, octets: Octets, now: float, authenticated: bool) -> str:
-    """What stands behind the reverse-path, with a space in front of each. `size` and `octets`: of what will be sent;
-    `authenticated`: whether we have logged in at the server."""
+def mail_parameters(
+    job: Job,
+    keywords: Keywords,
+    *,
+    sender: Mailbox | None,
+    size: int,
+    octets: Octets,
+    now: float,
+    authenticated: bool,
+) -> str:
+    """What stands behind the reverse-path, `sender`, with a space in front of each. `size` and `octets`: of what will
+    be sent; `authenticated`: whether we have logged in at the server."""
     message = job.message
     words = [f"SIZE={size}"] if "SIZE" in keywords else []
     words += _body(message.envelope, octets, keywords)
-    if "SMTPUTF8" in keywords and _needs_utf8(job):
+    if "SMTPUTF8" in keywords and _needs_utf8(job, sender):
         words.append("SMTPUTF8")
     words += _options(job.options, keywords, now) + _dsn(job.options, keywords)
     if authenticated and "AUTH" in keywords:  # RFC 4954 §5

@@ -44,6 +44,7 @@ class Sites:
         self._asked: dict[str, list[Then]] = {}  # who waits for each
         self._line: deque[Domain] = deque()  # not asked yet
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finding: set[asyncio.Future[None]] = set()
         self._closed = False
 
     def known(self, domain: Domain) -> str | None:
@@ -74,7 +75,11 @@ class Sites:
         while not self._closed and (site := self.known(domain)) is None:
             found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.ask([domain], partial(_arrived, found))
-            await found
+            self._finding.add(found)
+            try:
+                await found
+            finally:
+                self._finding.discard(found)
         return "" if self._closed else site or ""
 
     def renew(self, resolver: Resolver) -> None:
@@ -83,9 +88,11 @@ class Sites:
         self._known.clear()
 
     async def close(self) -> None:
-        """Ask nothing more; who waits hears nothing."""
+        """Ask nothing more; who waits hears nothing, but for those who look for one."""
         self._closed = True
         self._line.clear()
+        for found in self._finding:
+            _arrived(found)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -113,7 +120,10 @@ class Sites:
             del self._known[next(iter(self._known))]
         self._known[name] = _Known(site, self._clock.monotonic() + holds)
         for then in self._asked.pop(name, ()):
-            then()
+            try:
+                then()
+            except Exception:  # the others hear of it all the same
+                log.exception("bug behind the MX of %s", name)
 
 
 class _Party:

@@ -120,7 +120,14 @@ class Transaction:
 
     def _begin(self) -> Step:
         keywords = self._client.capabilities
-        impossible = passing_on.refusal(self.job, keywords, size=self.size, now=self._now(), next_hop=self.next_hop)
+        impossible = passing_on.refusal(
+            self.job,
+            keywords,
+            sender=self._reverse_path(),
+            size=self.size,
+            now=self._now(),
+            next_hop=self.next_hop,
+        )
         if impossible is not None:
             return self._all(impossible)
         self._by_chunk = self.plan is None and passing_on.goes_by_chunks(self.job, keywords)
@@ -168,6 +175,7 @@ class Transaction:
         return passing_on.mail_parameters(
             self.job,
             self._client.capabilities,
+            sender=self._reverse_path(),
             size=self.size,
             octets=octets if self.plan is None else octets & _AFTER[self.plan.target],
             now=self._now(),

@@ -19,7 +19,7 @@ from functools import partial
 from pillarbox.core.address import Domain
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.engine.egress import Pool
-from pillarbox.engine.mail import Deferred, Failed, Job, Report
+from pillarbox.engine.mail import Deferred, Failed, Job, Outcome, Report, Unsent
 from pillarbox.engine.pacing import NO_TERMS
 from pillarbox.engine.ports import Clock, ConnectionTerms, Network, Resolver, Spool, Timer
 from pillarbox.engine.routing import LmtpSocket, Mx, SmartHost, TlsPolicy
@@ -37,6 +37,7 @@ KEPT_FREE = 10.0  # seconds that a connection without a job is kept
 SWEEP = 1.0  # seconds between looks at the deadlines
 _NEEDS_TLS = EnhancedCode(5, 7, 10)
 _OUR_FAULT = EnhancedCode(4, 3, 0)
+_PARTED = EnhancedCode(4, 4, 4)
 
 Done = Callable[[Job, Report], None]
 
@@ -191,9 +192,8 @@ class SmtpMailer:
         self._pool.give()
         if walk.lacks_tls and job.options.require_tls:  # RFC 8689 §4.2.1: it is not tried again
             end = Exhausted(_NEEDS_TLS, end.text, permanent=True)
-        outcome = Failed if end.permanent else Deferred
         notes = tuple(note for note in walk.notes if note != end.text)
-        done(job, Report((outcome(end.text, job.lane, end.status),) * len(job.rows), notes))
+        done(job, Report(_outcomes(end, job, every=walk.lacks_tls), notes))
 
     async def _walk(self, walk: MxWalk) -> Outgoing | Exhausted:
         resolver = self._ways.resolver
@@ -342,6 +342,16 @@ class SmtpMailer:
             connection.cut()
         if self._sweep is not None:
             self._sweep.cancel()
+
+
+def _outcomes(end: Exhausted, job: Job, *, every: bool) -> tuple[Outcome, ...]:
+    """What the end of a walk by the first domain is to each recipient. Domains of one site may have parted since: that
+    one of them takes no mail any more says nothing of the others, unless it is true of `every` one."""
+    if not end.permanent:
+        return (Deferred(end.text, job.lane, end.status),) * len(job.rows)
+    failed, domain = Failed(end.text, job.lane, end.status), job.rows[0].recipient.address.domain
+    unsent = Unsent(f"goes apart from mail for {domain}: {end.text}", job.lane, _PARTED)
+    return tuple(failed if every or row.recipient.address.domain == domain else unsent for row in job.rows)
 
 
 def _failed(walk: MxWalk, target: Try | TrySocket, error: OSError | Unusable) -> None:

@@ -40,10 +40,17 @@ async def first_connected(targets: Sequence[Try], dialling: Dialling[Connection]
             dialling.failed(targets[0], error)
             return None
     attempts: dict[asyncio.Task[Connection], Try] = {}
+    won: tuple[Try, Connection] | None = None
     try:
-        return await _race(deque(targets), attempts, dialling)
+        won = await _race(deque(targets), attempts, dialling)
     finally:
-        await _call_off(attempts, dialling)
+        try:
+            await _call_off(attempts, dialling.discard)
+        except asyncio.CancelledError:  # nobody waits for the winner any more
+            if won is not None:
+                dialling.discard(won[1])
+            raise
+    return won
 
 
 async def _race(
@@ -87,9 +94,14 @@ def _set(late: asyncio.Future[None]) -> None:
         late.set_result(None)
 
 
-async def _call_off(attempts: dict[asyncio.Task[Connection], Try], dialling: Dialling[Connection]) -> None:
+async def _call_off(attempts: dict[asyncio.Task[Connection], Try], discard: Callable[[Connection], object]) -> None:
     for task in attempts:
         task.cancel()
-    for ended in await asyncio.gather(*attempts, return_exceptions=True):
-        if not isinstance(ended, BaseException):
-            dialling.discard(ended)  # it stood at the same moment as the winner
+        task.add_done_callback(partial(_let_go, discard))
+    if attempts:
+        await asyncio.wait(attempts)
+
+
+def _let_go(discard: Callable[[Connection], object], task: asyncio.Task[Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        discard(task.result())  # it stood at the same moment as the winner

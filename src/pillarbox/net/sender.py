@@ -169,7 +169,8 @@ class Outgoing(asyncio.Protocol):
             return transaction.lost("internal error")
 
     def quit(self) -> None:
-        """Say goodbye without waiting for the answer."""
+        """Say goodbye without waiting for the answer. One that is not opened yet is nobody's any more."""
+        self.opened.cancel()
         if self._transport is not None and not self._transport.is_closing():
             if self._client.state in (ClientState.READY, ClientState.ENVELOPE) and self._client.quiet:
                 self._transport.write(self._client.send(Verb.QUIT))
