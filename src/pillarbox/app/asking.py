@@ -13,7 +13,7 @@ from typing import Any
 
 from pillarbox.app.control import Refused
 from pillarbox.app.story import codes_of
-from pillarbox.app.texts import span
+from pillarbox.app.texts import moment, span
 from pillarbox.core.envelope import ID_LENGTH, MessageId
 from pillarbox.engine.inspection import MessageRow, RecipientRow, SpoolReader
 from pillarbox.engine.lanes import Load
@@ -81,14 +81,14 @@ class Asking:
             return await self._session(sessions[0])
         if messages or refused:
             return await self._candidates(word, messages, refused, more=more)
-        raise Refused(self._unknown(word))
+        raise Refused(self._unknown(word, wanted))
 
-    def _unknown(self, word: str) -> str:
+    def _unknown(self, word: str, wanted: Wanted | None = None) -> str:
         kept, keep = self._kept, span(self._kept.history)
         refusals = f"the newest {kept.refusals} of" if kept.refusals else "none of"
         return (
-            f"nothing is known of {word}. Searched: messages, kept while they are under way and {keep} after"
-            f" (history.keep); and {refusals} what was refused, kept for {keep} (history.refusals, at most"
+            f"nothing is known of {word}{_window(wanted)}. Searched: messages, kept while they are under way and {keep}"
+            f" after (history.keep); and {refusals} what was refused, kept for {keep} (history.refusals, at most"
             f" {MOST_AT_ONCE} a second). {_FORMS}"
         )
 
@@ -262,6 +262,14 @@ def _refused_candidate(refusal: Refusal) -> Data:
         "to": [] if refusal.recipient is None else [refusal.recipient],
         "subject": "",
     }
+
+
+def _window(wanted: Wanted | None) -> str:
+    """Where it was looked for within a time."""
+    if wanted is None or (wanted.since <= 0 and wanted.until >= FOREVER):
+        return ""
+    until = "" if wanted.until >= FOREVER else f" and before {moment(wanted.until)}"
+    return f" since {moment(wanted.since)}{until}"
 
 
 def _is_hold(record: Any, name: str) -> bool:

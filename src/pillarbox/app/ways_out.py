@@ -24,7 +24,7 @@ from pillarbox.app.config_shaping import load_rules
 from pillarbox.app.data import Data
 from pillarbox.app.secrets import read_credentials
 from pillarbox.engine.bounces import JOBS, BounceMailer
-from pillarbox.engine.egress import Pools
+from pillarbox.engine.egress import Pool, Pools
 from pillarbox.engine.jumps import Jumps
 from pillarbox.engine.lanes import LaneLimits
 from pillarbox.engine.notices import Notices
@@ -140,7 +140,8 @@ class WaysOut:
                 return Lane(make_bounces(data, self.queue), JOBS, terms)
             case (Mx() | SmartHost() | LmtpSocket()) as next_hop:
                 credentials = None if route.credentials is None else self._credentials[route.credentials]
-                pool = self._pools.get(route.pool)
+                here = isinstance(next_hop, LmtpSocket) and route.pool is None
+                pool = Pool() if here else self._pools.get(route.pool)  # what stays here waits for nobody elsewhere
                 smtp = SmtpMailer(next_hop, self.net, tls=route.tls, credentials=credentials, terms=terms, pool=pool)
                 learns = self._config.suppression.enabled and not isinstance(next_hop, LmtpSocket)
                 mailer: Mailer = LearningMailer(smtp, data.suppressions.learn) if learns else smtp

@@ -22,8 +22,9 @@ from pillarbox.core.bounce_mime import MAX_READ
 from pillarbox.core.bounce_parser import parse
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.core.verp import ReturnAddresses, Returning
+from pillarbox.engine.callbacks import answered
 from pillarbox.engine.mail import Deferred, Delivered, Failed, Job, Message, Outcome, Report, Row, Unit
-from pillarbox.engine.ports import Clock, Spool, SpoolCallback, SpoolError
+from pillarbox.engine.ports import Clock, Spool, SpoolError
 from pillarbox.engine.records import Kind, Record
 from pillarbox.engine.suppression import BY_BOUNCE, Lesson, Suppression
 
@@ -173,22 +174,6 @@ class BounceMailer:
 async def written(spool: Spool, record: Record) -> None:
     """Raises SpoolError."""
     await answered(lambda done: spool.write(Unit(records=(record,)), done, urgent=False))
-
-
-async def answered(ask: Callable[[SpoolCallback], None]) -> None:
-    """Wait for the spool's answer. Raises SpoolError."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def done(error: SpoolError | None) -> None:
-        if future.done():
-            return  # who asked has gone
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    ask(done)
-    await future
 
 
 def _klass(returned: Returned, said: Said) -> BounceClass:

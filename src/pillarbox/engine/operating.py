@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from pillarbox.core.address import Mailbox
 from pillarbox.core.envelope import MessageId
+from pillarbox.engine.callbacks import answered
 from pillarbox.engine.dsn import Telling
 from pillarbox.engine.mail import Job, Key, Message, Row, Seen, Stopped, Unit, Waiting
 from pillarbox.engine.notices import Made
 from pillarbox.engine.orders import Done, Obeyed, Order, StandingOrders, obey, reach
 from pillarbox.engine.outcomes import Verdict
-from pillarbox.engine.ports import Clock, Spool, SpoolCallback, SpoolError
+from pillarbox.engine.ports import Clock, Spool, SpoolCallback
 from pillarbox.engine.predicate import Predicate
 
 AT_ONCE = 500  # recipients in one step
@@ -96,18 +97,7 @@ class Operating:
         )
 
     async def _commit(self, unit: Unit, seen: Sequence[Seen]) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: SpoolError | None) -> None:
-            if future.done():
-                return  # who asked has gone
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        self._store(unit, seen, done)
-        await future
+        await answered(lambda done: self._store(unit, seen, done))
 
     # --- what is in memory
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import NO_MAIL_OPTIONS, Envelope, MailOptions, RcptOptions, Recipient
 from pillarbox.core.message import Hop, received_field
-from pillarbox.engine.bounces import answered
+from pillarbox.engine.callbacks import answered
 from pillarbox.engine.ids import IdSource
 from pillarbox.engine.intake import Intake
 from pillarbox.engine.mail import Message, Octets

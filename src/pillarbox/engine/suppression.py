@@ -77,11 +77,11 @@ class LearningMailer:
 
     def deliver(self, job: Job, done: Callable[[Job, Report], None]) -> None:
         def settled(job: Job, report: Report) -> None:
+            done(job, report)
             for row, outcome in zip(job.rows, report.outcomes, strict=False):
                 if isinstance(outcome, Failed) and _is_of_one(outcome, report) and _is_hard(outcome):
                     address, text = row.recipient.address, outcome.text
                     self._learn(Lesson(address, BounceClass.HARD, text, job.message.id, BY_DELIVERY))
-            done(job, report)
 
         self._inner.deliver(job, settled)
 

@@ -57,7 +57,7 @@ def _show(options: Namespace) -> int:
 def _add(options: Namespace) -> int:
     args = {"address": options.address, "until": options.until, "reason": options.reason, "who": who_calls()}
     row = ask(options.config, "suppression_add", args)
-    print(as_json(row) if options.json else f"{row['address']} gets no mail until {_until(row)}")
+    print(as_json(row) if options.json else f"{row['address']} gets no mail until {_end(row)}")
     if not row["enabled"]:
         print("pillarbox: suppression.enabled is false: nothing is refused yet", file=sys.stderr)
     return 0
@@ -70,5 +70,9 @@ def _remove(options: Namespace) -> int:
     return 0
 
 
+def _end(row: Mapping[str, Any]) -> str:
+    return "it is removed" if row["until"] is None else moment(row["until"])
+
+
 def _until(row: Mapping[str, Any]) -> str:
-    return "removed" if row["until"] is None else moment(row["until"])
+    return "never" if row["until"] is None else moment(row["until"])
