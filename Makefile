@@ -28,7 +28,8 @@ lint: install
 
 # Three at a time on whatever the machine has, since those on live servers mostly wait.
 test: install tools lint  ## all tests that fit in a quarter of an hour
-	$(BIN)/pytest -m "not matrix and not alone" -n 3 --dist loadfile
+	$(BIN)/pytest -m "not matrix and not alone" -n 3 --dist loadfile --ignore tests/live
+	$(BIN)/pytest -m "not matrix and not alone" -n 3 --dist loadfile tests/live
 	$(BIN)/pytest -m "not matrix and alone"
 
 matrix: install tools  ## the long tests, and those against servers not written here

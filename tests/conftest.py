@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,15 @@ class _Defects(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if "reply table does not know" in (text := record.getMessage()):
             self.found.append(text)
+
+
+@pytest.fixture(autouse=True)
+def permissions_of_files() -> Iterator[None]:
+    """A server that runs in the process of a test makes its files private; those of the next test are as ever."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(autouse=True)

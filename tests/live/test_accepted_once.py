@@ -9,6 +9,7 @@ import random
 import re
 import smtplib
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -19,7 +20,7 @@ from threading import Barrier
 
 import pytest
 
-from tests.live.support import BOB, DOMAIN, HOST, Server, until
+from tests.live.support import BOB, DOMAIN, HOST, PILLARBOX, Server, until
 from tests.live.test_tls_live import PASSWORD
 
 ALICE = f"alice@{DOMAIN}"
@@ -137,7 +138,8 @@ def test_send_on_a_running_server_and_at_rest(server: Server) -> None:
     assert server.cli(*words, text=text) == f"queued as {first['id']} before, with the same key\n"
     field = b"Idempotency-Key: " + KEY.encode() + b"\n"
     assert server.ask(*words[:5], text=field + text)["id"] == first["id"], "or by the field"
-    server.cli("sendmail", "-f", ALICE, "x@far.test", text=field + text)
+    command = [str(PILLARBOX), "--config", str(server.config), "sendmail", "-f", ALICE, "x@far.test"]
+    subprocess.run(command, input=field + text, check=True, timeout=60)
     refused = server.cli(*words, text=text + b"more\n", status=1)
     assert f"Idempotency-Key was used for another message, {first['id']}" in refused
     assert "1 to 255 printable ASCII" in server.cli(*words[:5], "--idempotency-key", "\u00e9", text=text, status=2)

@@ -175,6 +175,6 @@ def test_what_a_server_refuses_for_good_is_learned_and_survives(tmp_path: Path, 
             client.say(f"MAIL FROM:<{ALICE}>")
             assert client.say("RCPT TO:<nobody@far.example>").startswith("550 5.7.1")
             assert "by hand: asked to be left alone" in client.say("RCPT TO:<me@far.example>")
-        assert "until: removed" in server.cli("suppression", "show", "me@far.example")
+        assert "until: never" in server.cli("suppression", "show", "me@far.example")
         server.cli("suppression", "remove", "*@far.example")
         assert "is not on the suppression list" in server.cli("suppression", "show", "me@far.example", status=1)

@@ -306,7 +306,7 @@ def test_what_stays_behind_in_the_background_is_not_waited_for(tmp_path: Path) -
 
 def test_no_more_runs_at_a_time_than_there_may_be(tmp_path: Path) -> None:
     names = [box(f"u{number}@here.test") for number in range(8)]
-    text = f"mkdir {tmp_path}/$1 && ls -d {tmp_path}/u* | wc -l; sleep 0.1; rmdir {tmp_path}/$1"
+    text = f"mkdir {tmp_path}/$1; (set -- {tmp_path}/u*; echo $#); sleep 0.1; rmdir {tmp_path}/$1"
     outcomes = carried(tmp_path, text, job(*names), "{local}", runs=2)
     counts = [int(outcome.text.rpartition(" ")[2]) for outcome in outcomes if isinstance(outcome, Delivered)]
     assert len(counts) == 8 and max(counts) <= 2

@@ -152,7 +152,7 @@ def _line(at: float | None, after: float | None, texts: Iterable[str]) -> list[s
     """When, how long after the beginning, and what; a line that is too long goes on below its words."""
     when = moment(at) if at is not None else ""
     passed = f"+{span(after)}" if at is not None and after is not None and after >= 1 else ""
-    words = [piece for text in texts for piece in wrap(text, WIDTH - _AT, break_on_hyphens=False) or [""]]
+    words = [piece for text in texts for piece in wrap(text, WIDTH - _AT, **_WHOLE) or [""]]
     head = f"{when:<25} {passed:>8}"
     return [f"{head if number == 0 else '':<{_AT}}{piece}".rstrip() for number, piece in enumerate(words)]
 
