@@ -172,7 +172,7 @@ def _now(data: Data) -> list[str]:
     return lines
 
 
-_WHOLE: Mapping[str, Any] = {"break_on_hyphens": False}
+_WHOLE: Mapping[str, Any] = {"break_on_hyphens": False, "break_long_words": False}  # a word may be meant to be copied
 
 
 def _codes(codes: Mapping[str, str]) -> list[str]:
