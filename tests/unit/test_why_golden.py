@@ -109,6 +109,14 @@ async def nobody_answers(root: Path) -> list[str]:
 
 
 @situation
+async def turned_away(root: Path) -> list[str]:
+    stage = Stage(answers={"greeting": "421 4.7.0 Too many connections from your address"})
+    message = await stage.receive(BOB)
+    await stage.pass_time(60)
+    return await _told(stage, root, message.id)
+
+
+@situation
 async def dns_fails(root: Path) -> list[str]:
     resolver = ScriptedResolver(mx=FAR, addresses=HOSTS)
     resolver.fail("far.example")

@@ -166,7 +166,7 @@ class Asking:
             "message": message_data(found),
             "recipients": recipients,
             "records": records,
-            "codes": codes_of(text for text in texts if text[:1] in "45"),
+            "codes": codes_of(reply for text in texts if (reply := _reply_in(text))[:1] in "45"),
             "lanes": {lane: load for lane, load in self._lanes().items() if lane in lanes},
         }
 
@@ -235,6 +235,11 @@ _BECAUSE: Mapping[str, str] = {
     "forwarding_loop": "the message has been forwarded by this address before",
     "bare_octet_in_data": "the message has a bare CR, LF or NUL, as smuggled messages have",
 }
+
+
+def _reply_in(text: str) -> str:
+    """What the next hop said, where we tell first which of its hosts said it: `mx [192.0.2.1]: 421 4.7.0 busy`."""
+    return text.rpartition("]: ")[2]
 
 
 def _refusal(refusal: Refusal) -> Data:

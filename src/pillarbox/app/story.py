@@ -134,6 +134,7 @@ def _runs(episodes: list[list[_Event]]) -> list[tuple[list[_Event], int, list[_E
 def _told(episode: list[_Event], addresses: Mapping[int, str], start: float, shown: set[str]) -> list[str]:
     """`shown`: what was said and told before."""
     lines: list[str] = []
+    tried = ""
     for event in episode:
         at = event.at if not lines else None
         if "transcript" in event.detail:
@@ -143,8 +144,12 @@ def _told(episode: list[_Event], addresses: Mapping[int, str], start: float, sho
                 lines += _line(at, event.at - start, ["What was said (> by us):"])
                 lines += [f"{' ' * _AT}  {visible(line)}" for line in said.split("\n")]
             continue
-        whom = names(event.recipients, addresses)
-        lines += _line(at, event.at - start, [f"{whom}{sentence(event.kind, event.detail, event.at)}"])
+        whom, detail, text = names(event.recipients, addresses), event.detail, str(event.detail.get("text", ""))
+        if event.kind == "attempt":
+            tried = text
+        elif tried and text.endswith(again := f", the last one {tried}"):
+            detail = {**detail, "text": text.removesuffix(again)}  # which has just been told
+        lines += _line(at, event.at - start, [f"{whom}{sentence(event.kind, detail, event.at)}"])
     return lines
 
 
