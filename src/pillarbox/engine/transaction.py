@@ -38,6 +38,7 @@ class Convert(NamedTuple):
 
 Step = bytes | Body | Convert | Report
 
+_ENDS = (Verb.END_OF_DATA, Verb.BDAT)
 _CONVERSION = EnhancedCode(5, 6, 3)
 _LOST = EnhancedCode(4, 4, 2)
 _PROTOCOL = EnhancedCode(4, 5, 0)
@@ -159,7 +160,8 @@ class Transaction:
 
     def _mail(self) -> bytes:
         client = self._client
-        octets = client.mail(self._reverse_path(), self._parameters())
+        sender = self._reverse_path()
+        octets = client.mail(sender, self._parameters(sender))
         if self._pipelining:
             for index in self._unsent:
                 octets += self._rcpt(index)
@@ -177,12 +179,12 @@ class Transaction:
             recipient.address, passing_on.rcpt_parameters(recipient.options, self._client.capabilities)
         )
 
-    def _parameters(self) -> str:
+    def _parameters(self, sender: Mailbox | None) -> str:
         octets = self.job.message.octets
         return passing_on.mail_parameters(
             self.job,
             self._client.capabilities,
-            sender=self._reverse_path(),
+            sender=sender,
             size=self.size,
             octets=octets if self.plan is None else octets & _AFTER[self.plan.target],
             now=self._now(),
@@ -279,7 +281,7 @@ class Transaction:
 
     def _outcome(self, reply: ReplyReceived) -> Outcome:
         """RFC 5321 §4.2.1: the first digit decides."""
-        if reply.klass == 2 and reply.verb in (Verb.END_OF_DATA, Verb.BDAT):
+        if reply.klass == 2 and reply.verb in _ENDS:
             reach = Reach.NOTIFYING if "DSN" in self._client.capabilities else Reach.SILENT
             keeps_time = self.job.options.deliver_by is None or "DELIVERBY" in self._client.capabilities
             return Delivered(str(reply), self.next_hop, reach, keeps_time, self._tls)

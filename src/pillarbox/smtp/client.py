@@ -25,6 +25,7 @@ MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers s
 MAX_REPLY_LINES = 200  # kept of one reply
 MAX_DROPPED_LINES = 200_000  # read of one reply and thrown away before we give up on the peer
 _LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n\0]*))?")
+_WORDS = {verb: verb.value for verb in Verb}  # `value` of an Enum is a Python function
 _HELLOS = (Verb.EHLO, Verb.LHLO)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _INTERNATIONAL = (Verb.MAIL, Verb.RCPT)  # may hold other than ASCII (RFC 6531 §3.3)
@@ -60,7 +61,7 @@ class ClientConnection:
             raise LocalProtocolError(f"{verb.value} has no place in state {self.state.name}")
         self.state = following
         self._pending.append(verb)
-        return f"{verb.value} {argument}\r\n".encode() if argument else verb.value.encode() + b"\r\n"
+        return f"{_WORDS[verb]} {argument}\r\n".encode() if argument else f"{_WORDS[verb]}\r\n".encode()
 
     def mail(self, sender: Mailbox | None, parameters: str = "") -> bytes:
         """MAIL FROM with its parameters, which begin with a space or are empty."""
@@ -152,7 +153,7 @@ class ClientConnection:
     def next_event(self) -> ReplyReceived | Wait:
         """The next whole reply; behind a change of roles there is none. Raises RemoteProtocolError."""
         while self.state is not ClientState.SWAPPED:
-            line = self._lines.next_line()
+            line = None if self._lines.empty else self._lines.next_line()
             if line is None:
                 return Wait.NEED_DATA
             if type(line) is not bytes:
@@ -194,9 +195,10 @@ class ClientConnection:
             self.state = ClientState.CLOSED
         if verb is Verb.AUTH:
             self.challenge = _unbase64(lines[0]) if klass == 3 else None
-        elif verb is Verb.STARTTLS and klass == 2:
+            return _reply(verb, code, lines)
+        if verb is Verb.STARTTLS and klass == 2:
             self.capabilities = {}  # what was said in clear counts no more, RFC 3207 §4.2
-        elif klass == 2 and verb in _HELLOS:
+        if klass == 2 and verb in _HELLOS:
             self.capabilities = dict(_keyword(line) for line in lines[1:])
             return ReplyReceived(verb, code, None, lines)
         return _short_reply(verb, code, lines[0]) if len(lines) == 1 else _reply(verb, code, lines)
