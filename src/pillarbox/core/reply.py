@@ -26,6 +26,7 @@ class EnhancedCode(NamedTuple):
     detail: int
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, source: str) -> EnhancedCode:
         """From `5.1.1`. Raises ValueError."""
         if not (match := _ENHANCED.fullmatch(source)):

@@ -49,7 +49,7 @@ def conversion(job: Job, keywords: Keywords) -> Target | None:
 
 
 def goes_by_chunks(job: Job, keywords: Keywords) -> bool:
-    return Octets.BINARY in job.message.octets and _takes_binary(keywords)
+    return _takes_binary(keywords) and Octets.BINARY in job.message.octets
 
 
 def _takes_binary(keywords: Keywords) -> bool:
@@ -146,20 +146,21 @@ def mail_parameters(
 ) -> str:
     """What stands behind the reverse-path, `sender`, with a space in front of each. `size` and `octets`: of what will
     be sent; `authenticated`: whether we have logged in at the server."""
-    message = job.message
-    words = [f"SIZE={size}"] if "SIZE" in keywords else []
-    words += _body(message.envelope, octets, keywords)
+    options = job.options
+    words = ["", f"SIZE={size}"] if "SIZE" in keywords else [""]
+    words += _body(job.message.envelope, octets, keywords)
     if "SMTPUTF8" in keywords and _needs_utf8(job, sender):
         words.append("SMTPUTF8")
-    words += _options(job.options, keywords, now) + _dsn(job.options, keywords)
+    words += _options(options, keywords, now)
+    words += _dsn(options, keywords)
     if authenticated and "AUTH" in keywords:  # RFC 4954 §5
-        submitter = job.options.submitter
+        submitter = options.submitter
         words.append(f"AUTH={encode_xtext(submitter) if submitter is not None and submitter.isascii() else '<>'}")
-    return "".join(f" {word}" for word in words)
+    return " ".join(words)
 
 
 def _body(envelope: Envelope, octets: Octets, keywords: Keywords) -> list[str]:
-    if Octets.BINARY in octets and _takes_binary(keywords):
+    if _takes_binary(keywords) and Octets.BINARY in octets:
         return ["BODY=BINARYMIME"]
     eight_bit = octets or envelope.body_type is not BodyType.SEVEN_BIT
     return ["BODY=8BITMIME"] if eight_bit and "8BITMIME" in keywords else []
@@ -188,7 +189,7 @@ _ORDER = (Notify.SUCCESS, Notify.FAILURE, Notify.DELAY)
 
 def rcpt_parameters(options: RcptOptions, keywords: Keywords) -> str:
     """What stands behind the forward-path, with a space in front of each."""
-    words = []
+    words = [""]
     if "DSN" in keywords:
         if options.notify is not None:
             words.append(f"NOTIFY={','.join(each.value for each in _ORDER if each in options.notify) or 'NEVER'}")
@@ -197,7 +198,7 @@ def rcpt_parameters(options: RcptOptions, keywords: Keywords) -> str:
             words.append(f"ORCPT={kind};{encode_unicode(address) if kind == 'utf-8' else encode_xtext(address)}")
     if (since := options.valid_since) is not None and "RRVS" in keywords:
         words.append(f"RRVS={since.since};{'R' if since.reject else 'C'}")
-    return "".join(f" {word}" for word in words)
+    return " ".join(words)
 
 
 def header_fields(job: Job, keywords: Keywords) -> bytes:

@@ -38,6 +38,7 @@ class Convert(NamedTuple):
 
 Step = bytes | Body | Convert | Report
 
+_ENDS = (Verb.END_OF_DATA, Verb.BDAT)
 _CONVERSION = EnhancedCode(5, 6, 3)
 _LOST = EnhancedCode(4, 4, 2)
 _PROTOCOL = EnhancedCode(4, 5, 0)
@@ -70,6 +71,7 @@ class Transaction:
         "named",
         "next_hop",
         "plan",
+        "prefix",
         "replied",
     )
 
@@ -92,6 +94,7 @@ class Transaction:
         self.next_hop = next_hop
         self.replied = False  # the server has answered something of this transaction
         self.plan: Plan | None = None  # how the text is converted
+        self.prefix = b""  # what stands in front of the text
         self.mails = 0  # transactions at the server
         self.named: list[Mailbox] = []  # whom we gave it, in order
         self._client = client
@@ -120,6 +123,7 @@ class Transaction:
 
     def _begin(self) -> Step:
         keywords = self._client.capabilities
+        self.prefix = self._prefix(keywords)
         impossible = passing_on.refusal(
             self.job,
             keywords,
@@ -131,14 +135,17 @@ class Transaction:
         if impossible is not None:
             return self._all(impossible)
         self._by_chunk = self.plan is None and passing_on.goes_by_chunks(self.job, keywords)
-        for index, row in enumerate(self.job.rows):
-            self._outcomes[index] = passing_on.refusal_of_recipient(row.recipient, keywords, self.next_hop)
+        self._outcomes = [
+            passing_on.refusal_of_recipient(row.recipient, keywords, self.next_hop) for row in self.job.rows
+        ]
         wanted = [index for index, outcome in enumerate(self._outcomes) if outcome is None]
         self._batches = passing_on.batches(self.job, wanted, keywords, self._most_recipients)
         return self._next_batch()
 
     def _next_batch(self) -> Step:
         """The next transaction, or the report when there is none."""
+        if not self._batches and all(self._outcomes):
+            return self._report()
         if not self._batches or self._client.state is ClientState.BODY:
             return self._all(Deferred("not sent", self.next_hop, _PROTOCOL))
         if self.mails == self._most_mails:
@@ -153,9 +160,11 @@ class Transaction:
 
     def _mail(self) -> bytes:
         client = self._client
-        octets = client.mail(self._reverse_path(), self._parameters())
+        sender = self._reverse_path()
+        octets = client.mail(sender, self._parameters(sender))
         if self._pipelining:
-            octets += b"".join([self._rcpt(index) for index in self._unsent])
+            for index in self._unsent:
+                octets += self._rcpt(index)
             if not self._by_chunk:
                 octets += client.send(Verb.DATA)
         return octets
@@ -170,12 +179,12 @@ class Transaction:
             recipient.address, passing_on.rcpt_parameters(recipient.options, self._client.capabilities)
         )
 
-    def _parameters(self) -> str:
+    def _parameters(self, sender: Mailbox | None) -> str:
         octets = self.job.message.octets
         return passing_on.mail_parameters(
             self.job,
             self._client.capabilities,
-            sender=self._reverse_path(),
+            sender=sender,
             size=self.size,
             octets=octets if self.plan is None else octets & _AFTER[self.plan.target],
             now=self._now(),
@@ -187,13 +196,12 @@ class Transaction:
         """Octets of what is sent."""
         return len(self.prefix) + (self.job.message.size if self.plan is None else self.plan.size)
 
-    @property
-    def prefix(self) -> bytes:
-        """What stands in front of the text: the mark that keeps forwarding from going in a circle (RFC 9228 §3), and
-        what no extension of the server's could say."""
+    def _prefix(self, keywords: Mapping[str, str]) -> bytes:
+        """The mark that keeps forwarding from going in a circle (RFC 9228 §3), and what no extension of the server's
+        could say."""
         forwarder = self.job.forwarder
         mark = b"" if forwarder is None else f"Delivered-To: {forwarder}\r\n".encode()
-        return mark + passing_on.header_fields(self.job, self._client.capabilities)
+        return mark + passing_on.header_fields(self.job, keywords)
 
     def on_reply(self, reply: ReplyReceived) -> Step:
         """What follows from a reply."""
@@ -273,7 +281,7 @@ class Transaction:
 
     def _outcome(self, reply: ReplyReceived) -> Outcome:
         """RFC 5321 §4.2.1: the first digit decides."""
-        if reply.klass == 2 and reply.verb in (Verb.END_OF_DATA, Verb.BDAT):
+        if reply.klass == 2 and reply.verb in _ENDS:
             reach = Reach.NOTIFYING if "DSN" in self._client.capabilities else Reach.SILENT
             keeps_time = self.job.options.deliver_by is None or "DELIVERBY" in self._client.capabilities
             return Delivered(str(reply), self.next_hop, reach, keeps_time, self._tls)
@@ -283,9 +291,11 @@ class Transaction:
 
     def _all(self, outcome: Outcome) -> Report:
         """That outcome for each recipient that has none yet: nothing more is sent."""
-        outcomes = tuple(each or outcome for each in self._outcomes)
-        self._outcomes = list(outcomes)
-        return Report(outcomes)
+        self._outcomes = [each or outcome for each in self._outcomes]
+        return self._report()
+
+    def _report(self) -> Report:
+        return Report(tuple([each for each in self._outcomes if each is not None]))
 
     def _batch(self, outcome: Outcome) -> Step:
         """That outcome for each recipient of this transaction that has none yet; then the next one."""
@@ -299,8 +309,11 @@ class Transaction:
     @property
     def _open(self) -> list[int]:
         """The recipients of this transaction that have no outcome, by index of their row."""
+        unsettled = [index for index, each in enumerate(self._outcomes) if each is None]
+        if not self._batches:
+            return unsettled
         later = {index for batch in self._batches for index in batch}
-        return [index for index, each in enumerate(self._outcomes) if each is None and index not in later]
+        return [index for index in unsettled if index not in later]
 
     @property
     def _given(self) -> bool:

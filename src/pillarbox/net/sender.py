@@ -31,7 +31,7 @@ from pillarbox.net.network import is_loopback
 from pillarbox.net.timeouts import Deadlines
 from pillarbox.net.tls import Secured, TlsLayer
 from pillarbox.smtp.client import ClientConnection
-from pillarbox.smtp.events import ProtocolError, ReplyReceived, Unsendable, Wait
+from pillarbox.smtp.events import ProtocolError, ReplyReceived, Unsendable
 from pillarbox.smtp.framing import UnsafeOctets
 from pillarbox.smtp.sasl import Channel, Credentials, Derivation, SaslError
 from pillarbox.smtp.states import ClientState, Verb
@@ -222,7 +222,7 @@ class Outgoing(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._client.receive_data(data)
-            while not isinstance(reply := self._client.next_event(), Wait):
+            while type(reply := self._client.next_event()) is ReplyReceived:
                 self._on_reply(reply)
         except ProtocolError as error:
             self._break(f"{error}")
@@ -292,16 +292,17 @@ class Outgoing(asyncio.Protocol):
 
     def _take(self, step: Step) -> None:
         """What the transaction wants next."""
-        if isinstance(step, Report):
-            self._finish(step)
-        elif isinstance(step, Body):
+        if type(step) is bytes:
+            if step:
+                self._write(step)
+            else:
+                self._await_reply()
+        elif type(step) is Body:
             self._send_body(step)
-        elif isinstance(step, Convert):
+        elif type(step) is Report:
+            self._finish(step)
+        elif type(step) is Convert:
             self._stream = asyncio.get_running_loop().create_task(self._survey(step.target))
-        elif step:
-            self._write(step)
-        else:
-            self._await_reply()
 
     async def _survey(self, target: Target) -> None:
         """Read the text through, to know how it can be made fit for the server."""
@@ -374,7 +375,7 @@ class Outgoing(asyncio.Protocol):
         self.deadline = float("inf")
         self.jobs += 1
         self._mails += transaction.mails
-        if report is not None and any(type(outcome) is not Delivered for outcome in report.outcomes):
+        if report is not None and not _DELIVERED.issuperset(map(type, report.outcomes)):
             heard = [*self._greeted, *self._heard]
             told = transcript(transaction.job, self._hello_name, heard, rcpts=transaction.named, fault=self.fault)
             report = report._replace(transcript=told)
@@ -422,11 +423,12 @@ class Outgoing(asyncio.Protocol):
         self._await_until(self._deadlines.block)
 
     def _await_reply(self) -> None:
-        self._await_until(self._deadlines.of(self._client.due))
+        self.deadline = self._clock.monotonic() + self._deadlines.of(self._client.due)
 
     def _await_until(self, seconds: float) -> None:
         self.deadline = self._clock.monotonic() + seconds
 
 
+_DELIVERED = frozenset((Delivered,))
 _ENDS = (Verb.END_OF_DATA, Verb.BDAT)
 _OPENING = (Verb.CONNECT, Verb.EHLO, Verb.LHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH)

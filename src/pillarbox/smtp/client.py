@@ -13,18 +13,20 @@ from __future__ import annotations
 import re
 from binascii import Error, a2b_base64, b2a_base64
 from collections import deque
+from functools import lru_cache
 
 from pillarbox.core.address import Mailbox
 from pillarbox.core.reply import EnhancedCode
 from pillarbox.smtp.events import LocalProtocolError, RemoteProtocolError, ReplyReceived, Unsendable, Wait
-from pillarbox.smtp.framing import ChunkWriter, DataWriter, LineFault, LineReader
-from pillarbox.smtp.grammar import print_path
+from pillarbox.smtp.framing import ChunkWriter, DataWriter, LineReader
 from pillarbox.smtp.states import CLIENT_ANSWERED, CLIENT_SENT, ClientState, Verb
 
 MAX_REPLY_LINE = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, some servers send more
 MAX_REPLY_LINES = 200  # kept of one reply
 MAX_DROPPED_LINES = 200_000  # read of one reply and thrown away before we give up on the peer
-_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])(.*))?", re.DOTALL)
+_LINE = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n\0]*))?")
+_WORDS = {verb: verb.value for verb in Verb}  # `value` of an Enum is a Python function
+_HELLOS = (Verb.EHLO, Verb.LHLO)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _INTERNATIONAL = (Verb.MAIL, Verb.RCPT)  # may hold other than ASCII (RFC 6531 §3.3)
 _UNSAFE = re.compile(r"[^ -~]")
@@ -34,7 +36,7 @@ _INVITING = (Verb.DATA, Verb.AUTH)  # may be answered by a 3yz
 class ClientConnection:
     """One connection from the server's greeting to our QUIT."""
 
-    __slots__ = ("_dropped", "_lines", "_partial", "_pending", "_writer", "capabilities", "challenge", "state")
+    __slots__ = ("_code", "_dropped", "_lines", "_partial", "_pending", "_writer", "capabilities", "challenge", "state")
 
     def __init__(self) -> None:
         self.state = ClientState.CONNECT
@@ -42,7 +44,8 @@ class ClientConnection:
         self.challenge: bytes | None = None  # of a 334 that waits for its response, decoded
         self._lines = LineReader(MAX_REPLY_LINE)
         self._pending: deque[Verb] = deque((Verb.CONNECT,))
-        self._partial: list[tuple[int, str]] = []  # lines of a reply that is still coming
+        self._partial: list[str] = []  # lines of a reply that is still coming
+        self._code = 0  # of that reply
         self._dropped = 0  # further ones
         self._writer: DataWriter | ChunkWriter = DataWriter()
 
@@ -58,15 +61,15 @@ class ClientConnection:
             raise LocalProtocolError(f"{verb.value} has no place in state {self.state.name}")
         self.state = following
         self._pending.append(verb)
-        return f"{verb.value} {argument}\r\n".encode() if argument else verb.value.encode() + b"\r\n"
+        return f"{_WORDS[verb]} {argument}\r\n".encode() if argument else f"{_WORDS[verb]}\r\n".encode()
 
     def mail(self, sender: Mailbox | None, parameters: str = "") -> bytes:
         """MAIL FROM with its parameters, which begin with a space or are empty."""
-        return self.send(Verb.MAIL, f"FROM:{print_path(sender).decode()}{parameters}")
+        return self.send(Verb.MAIL, f"FROM:<{'' if sender is None else sender}>{parameters}")
 
     def rcpt(self, recipient: Mailbox, parameters: str = "") -> bytes:
         """RCPT TO with its parameters, as with MAIL."""
-        return self.send(Verb.RCPT, f"TO:{print_path(recipient).decode()}{parameters}")
+        return self.send(Verb.RCPT, f"TO:<{recipient}>{parameters}")
 
     def begin_chunk(self, size: int, replies: int = 1) -> bytes:
         """The message as one chunk of so many octets (RFC 3030 §2), which gets so many replies."""
@@ -102,7 +105,7 @@ class ClientConnection:
     @property
     def quiet(self) -> bool:
         """Nothing has come that no command asked for."""
-        return not len(self._lines) and not self._partial
+        return self._lines.empty and not self._partial
 
     def send_body(self, octets: bytes) -> bytes:
         """A piece of the message, dots stuffed for DATA. Raises UnsafeOctets, LocalProtocolError."""
@@ -150,10 +153,10 @@ class ClientConnection:
     def next_event(self) -> ReplyReceived | Wait:
         """The next whole reply; behind a change of roles there is none. Raises RemoteProtocolError."""
         while self.state is not ClientState.SWAPPED:
-            line = self._lines.next_line()
+            line = None if self._lines.empty else self._lines.next_line()
             if line is None:
                 return Wait.NEED_DATA
-            if isinstance(line, LineFault):
+            if type(line) is not bytes:
                 raise RemoteProtocolError("reply line too long, or not ended by CRLF")
             reply = self._line(line)
             if reply is not None:
@@ -161,41 +164,44 @@ class ClientConnection:
         return Wait.PAUSED
 
     def _line(self, line: bytes) -> ReplyReceived | None:
-        match = _LINE.fullmatch(line)
-        if match is None or b"\n" in line or b"\r" in line or b"\0" in line:
-            raise RemoteProtocolError(f"not a reply: {line[:80]!r}")
-        code = int(match[1])
-        if self._partial and self._partial[0][0] != code:
-            raise RemoteProtocolError(f"lines of one reply with different codes: {self._partial[0][0]} and {code}")
+        code, is_last, text = _read(line)
+        if is_last and not self._partial:
+            return self._answered(code, (text,))
+        if self._partial and self._code != code:
+            raise RemoteProtocolError(f"lines of one reply with different codes: {self._code} and {code}")
+        self._code = code
         if len(self._partial) < MAX_REPLY_LINES:
-            self._partial.append((code, (match[3] or b"").decode("utf-8", "replace")))
+            self._partial.append(text)
         else:
             self._dropped += 1
             if self._dropped > MAX_DROPPED_LINES:
                 raise RemoteProtocolError(f"reply of more than {MAX_DROPPED_LINES} lines")
-        if match[2] == b"-":
+        if not is_last:
             return None
-        lines = [text for _, text in self._partial]
+        lines = tuple(self._partial)
         self._partial, self._dropped = [], 0
         return self._answered(code, lines)
 
-    def _answered(self, code: int, lines: list[str]) -> ReplyReceived:
+    def _answered(self, code: int, lines: tuple[str, ...]) -> ReplyReceived:
         if not self._pending:
             raise RemoteProtocolError(f"reply to nothing: {code} {lines[0][:80]}")
         verb = self._pending.popleft()
         klass = code // 100
         if verb is not Verb.END_OF_DATA or not self._pending:  # by LMTP more replies to it are to come
-            self.state = CLIENT_ANSWERED[self.state].get(verb, {}).get(klass, self.state)
+            following = CLIENT_ANSWERED[self.state].get(verb)
+            if following is not None:
+                self.state = following.get(klass, self.state)
         if code == 421 or _is_misplaced(verb, klass):  # RFC 5321 §3.8: the server closes the channel; or we do
             self.state = ClientState.CLOSED
         if verb is Verb.AUTH:
-            self.challenge = _unbase64(lines) if klass == 3 else None
+            self.challenge = _unbase64(lines[0]) if klass == 3 else None
+            return _reply(verb, code, lines)
         if verb is Verb.STARTTLS and klass == 2:
             self.capabilities = {}  # what was said in clear counts no more, RFC 3207 §4.2
-        if klass == 2 and verb in (Verb.EHLO, Verb.LHLO):
+        if klass == 2 and verb in _HELLOS:
             self.capabilities = dict(_keyword(line) for line in lines[1:])
-            return ReplyReceived(verb, code, None, tuple(lines))
-        return ReplyReceived(verb, code, *_split_enhanced(klass, lines))
+            return ReplyReceived(verb, code, None, lines)
+        return _short_reply(verb, code, lines[0]) if len(lines) == 1 else _reply(verb, code, lines)
 
 
 def _is_misplaced(verb: Verb, klass: int) -> bool:
@@ -208,8 +214,8 @@ def _base64(octets: bytes) -> str:
     return b2a_base64(octets, newline=False).decode("ascii")
 
 
-def _unbase64(lines: list[str]) -> bytes:
-    text = lines[0].strip()
+def _unbase64(line: str) -> bytes:
+    text = line.strip()
     try:
         return a2b_base64(text.encode("ascii"), strict_mode=True) if text else b""
     except (Error, UnicodeEncodeError):
@@ -221,10 +227,26 @@ def _keyword(line: str) -> tuple[str, str]:
     return word.upper(), parameters
 
 
-def _split_enhanced(klass: int, lines: list[str]) -> tuple[EnhancedCode | None, tuple[str, ...]]:
-    """RFC 2034 §4: the code stands at the beginning of each line, and its class is that of the reply."""
+@lru_cache(maxsize=256)  # servers say the same to each message, but for the last reply
+def _read(line: bytes) -> tuple[int, bool, str]:
+    """The code, whether the reply ends here, and the text. Raises RemoteProtocolError."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise RemoteProtocolError(f"not a reply: {line[:80]!r}")
+    code, mark, text = match.groups(b"")
+    return int(code), mark != b"-", text.decode("utf-8", "replace")
+
+
+def _reply(verb: Verb, code: int, lines: tuple[str, ...]) -> ReplyReceived:
+    """RFC 2034 §4: the enhanced code stands at the beginning of each line, and its class is that of the reply."""
     match = _ENHANCED.match(lines[0])
-    if match is None or int(match[1][0]) != klass:
-        return None, tuple(lines)
-    code = match[1]
-    return EnhancedCode.parse(code), tuple(line.removeprefix(code).removeprefix(" ") for line in lines)
+    if match is None or int(match[1][0]) != code // 100:
+        return ReplyReceived(verb, code, None, lines)
+    enhanced = match[1]
+    texts = [line.removeprefix(enhanced).removeprefix(" ") for line in lines]
+    return ReplyReceived(verb, code, EnhancedCode.parse(enhanced), tuple(texts))
+
+
+@lru_cache(maxsize=256)
+def _short_reply(verb: Verb, code: int, line: str) -> ReplyReceived:
+    return _reply(verb, code, (line,))
