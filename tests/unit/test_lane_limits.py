@@ -155,6 +155,9 @@ class Shaper:
         self.reports.append(report)
         return ()
 
+    def is_open(self, limit: int) -> bool:
+        return not self.opens and self.limit is None and self.rate is None
+
     def opens_at(self, now: float) -> float:
         return self.opens
 

@@ -56,7 +56,7 @@ def notices(rig: Rig) -> list[Message]:
 def settled(rig: Rig, message: Message) -> None:
     """It is finished with: on the disk and in memory."""
     assert message.id not in rig.spool.bodies and message.id not in rig.queue._held
-    assert not rig.queue._standing
+    assert not rig.queue._standing.orders
 
 
 # --- on what waits
@@ -247,13 +247,13 @@ def test_what_is_in_flight_is_changed_when_it_comes_back(action: Action, state: 
         rig = Rig()
         message = await rig.accept(BOB)
         assert await order(rig, action) == Done(0, 0, 1)
-        assert row(rig, message).state is State.LEASED and rig.queue._standing
+        assert row(rig, message).state is State.LEASED and rig.queue._standing.orders
         rig.mailer().end(LATER)
         await turns()
         assert (row(rig, message).state, row(rig, message).attempts) == (state, 1)
         assert len(notices(rig)) == told and len(changed(rig)) == 1
         assert [record.kind for record in rig.spool.records][:2] == [Kind.DEFERRED, Kind.CHANGED]
-        assert not rig.queue._standing
+        assert not rig.queue._standing.orders
 
     run(main())
 
@@ -316,7 +316,7 @@ def test_a_release_takes_back_what_was_ordered_in_memory() -> None:
         rig = Rig()
         message = await rig.accept(BOB)
         assert await order(rig, Hold()) == Done(0, 0, 1)
-        assert await order(rig, Release()) == Done(0, 0, 0) and not rig.queue._standing
+        assert await order(rig, Release()) == Done(0, 0, 0) and not rig.queue._standing.orders
         assert await order(rig, Drop()) == Done(0, 0, 1)
         assert await order(rig, Release()) == Done(0, 0, 0), "which takes back no other order"
         rig.mailer().end(LATER)

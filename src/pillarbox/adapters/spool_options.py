@@ -23,8 +23,6 @@ from pillarbox.core.envelope import (
 
 
 def mail_options_text(options: MailOptions) -> str | None:
-    if options is NO_MAIL_OPTIONS:
-        return None
     late, ret, verp = options.deliver_by, options.ret, options.verp
     return _text(
         ret=None if ret is None else ret.value,
@@ -57,8 +55,6 @@ def read_mail_options(text: str | None) -> MailOptions:
 
 
 def rcpt_options_text(options: RcptOptions) -> str | None:
-    if options is NO_RCPT_OPTIONS:
-        return None
     notify, since = options.notify, options.valid_since
     return _text(
         notify=None if notify is None else sorted(each.value for each in notify),

@@ -23,7 +23,7 @@ from pillarbox.adapters.spool_options import (
 from pillarbox.adapters.spool_schema import WORK_COLUMNS, WORK_KINDS
 from pillarbox.adapters.spool_why import forget_words
 from pillarbox.core.address import Mailbox
-from pillarbox.core.envelope import BodyType, Envelope, MessageId, Recipient
+from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, BodyType, Envelope, MessageId, Recipient
 from pillarbox.core.message import HeaderView
 from pillarbox.engine.mail import Key, Leased, Message, Octets, Place, Row, Seen, State, Told, Unit, Waiting
 from pillarbox.engine.records import Kind, Record, queued_as
@@ -63,10 +63,12 @@ def unit_values(unit: Unit) -> Values:
     for note in unit.notes:
         values += _record_row(note)
     finished = [message.id for message in unit.finished if not message.large] if unit.finished else ()
-    for *change, record, heard, parked in unit.changes:
+    for change in unit.changes:
+        record = change.record
         told = _NO_RECORD if record is None else _told(record)
         alias = None if record is None or record.kind is not Kind.DELIVERED else queued_as(record)
-        values += (_CHANGE, *change, *told, change[0] in finished, heard, parked, alias, *_AFTER_CHANGE)
+        ends = change.message in finished
+        values += (_CHANGE, *change[:7], *told, ends, change.told, change.parked, alias, *_AFTER_CHANGE)
     for choice in unit.rerouted:
         values += (_REROUTED, *choice, *_AFTER_REROUTED)
     for record in unit.records:
@@ -121,7 +123,7 @@ def _message_row(message: Message) -> tuple[Any, ...]:
         header.subject,
         header.message_id,
         header.date,
-        mail_options_text(envelope.options),
+        None if envelope.options is NO_MAIL_OPTIONS else mail_options_text(envelope.options),
         None if message.large else message.content,
         *_recipient(envelope.recipients[0]),
     )
@@ -133,7 +135,7 @@ def _recipient(recipient: Recipient) -> tuple[str, str | None, str | None, str |
         str(address),
         None if original is address else str(original),
         None if owner is None else str(owner),
-        rcpt_options_text(recipient.options),
+        None if recipient.options is NO_RCPT_OPTIONS else rcpt_options_text(recipient.options),
     )
 
 

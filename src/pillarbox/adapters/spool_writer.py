@@ -114,7 +114,8 @@ class Writer:
             values: Values = []
             for pending in batch:
                 values += pending.values
-                self._logged += sum(message.size for message in pending.unit.messages if not message.large)
+                for message in pending.unit.messages:
+                    self._logged += 0 if message.large else message.size
             if values:
                 self._write(values)
         except SpoolError as error:

@@ -75,8 +75,7 @@ class Dispatch:
 
     def put(self, job: Job, route: Route) -> None:
         lane = self.lanes.get(job.lane) or self._new(job.lane, route)
-        line = lane.line
-        if not line.count and lane.plain and lane.active < lane.limit and not self._closing:
+        if lane.is_open and not self._closing:
             if self._may_try(job):
                 lane.active += 1
                 lane.mailer.deliver(job, self.done)
@@ -85,10 +84,10 @@ class Dispatch:
             self._park(lane, job)
             return
         if lane.plain:
-            line.put(job)
+            lane.line.put(job)
         else:
             job.since = self._clock.monotonic()
-            (lane.tried if lane.paced is not None and _was_tried(job) else line).put(job)
+            (lane.tried if lane.paced is not None and _was_tried(job) else lane.line).put(job)
         self.pump(lane)
 
     def _takes(self, lane: Lane, job: Job) -> bool:
@@ -265,7 +264,8 @@ class Dispatch:
             if not lane.plain:
                 self._heard(lane, report, job)
             self._settle(job, report)
-        self.pump(lane)
+        if lane.line.count or lane.tried.count:
+            self.pump(lane)
         if self.parked and job.lane in self.parked and not self._closing:
             self._fill(job.lane, lane)
         if lane.stale:
@@ -339,7 +339,10 @@ class Dispatch:
 
 def _is_answered(report: Report) -> bool:
     """The next hop has said something of it."""
-    return any(isinstance(outcome, Delivered) or outcome.remote for outcome in report.outcomes)
+    for outcome in report.outcomes:
+        if isinstance(outcome, Delivered) or outcome.remote:
+            return True
+    return False
 
 
 def _was_tried(job: Job) -> bool:

@@ -40,23 +40,23 @@ class Holding:
     def half_empty(self) -> bool:
         return len(self.held) < self._window() // 2
 
-    def more(self, message: Message, here: int) -> Message | None:
-        """Take more recipients, from the disk, of a message that is in memory: it is given as it is known here. None:
-        it is not in memory."""
+    def take(self, message: Message, here: int, waiting: int, *, anew: bool = True) -> Message | None:
+        """Take recipients; gives the message as it is known here. None: it is not in memory, and there is no room for
+        it, or nothing is to be taken `anew`."""
         held = self.held.get(message.id)
-        if held is None:
+        if held is not None:
+            held.here += here
+            held.waiting -= here
+            return held.message
+        if not anew or len(self.held) >= self._window():
             return None
-        held.here += here
-        held.waiting -= here
-        return held.message
-
-    def take(self, message: Message, here: int, waiting: int) -> None:
         self.held[message.id] = Held(message, here, waiting)
         if message.content is not None:
             self.octets += len(message.content)
             if self.octets > self._budget:
                 self.octets -= len(message.content)
                 message.content = None
+        return message
 
     def agreed(self, message: MessageId) -> Held | None:
         """The disk has what was decided about a message; with nothing left to decide it leaves the memory, and is

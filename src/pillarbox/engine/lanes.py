@@ -27,6 +27,9 @@ class LaneShaper(Protocol):
     def heard(self, report: Report, job: Job, now: float) -> Sequence[SlowDown]:
         """A job has come back; gives the slow-downs that begin or end by it."""
 
+    def is_open(self, limit: int) -> bool:
+        """Nothing is slowed down, where the configuration allows so many jobs in flight."""
+
     def opens_at(self, now: float) -> float:
         """No attempt before that: the breaker. In the past where it is closed."""
 
@@ -45,6 +48,9 @@ class NoShaper:
 
     def heard(self, report: Report, job: Job, now: float) -> Sequence[SlowDown]:
         return ()
+
+    def is_open(self, limit: int) -> bool:
+        return True
 
     def opens_at(self, now: float) -> float:
         return now
@@ -107,6 +113,17 @@ class Lane:
     def ready(self) -> int:
         """Jobs that wait for their turn."""
         return self.line.count + self.tried.count
+
+    @property
+    def is_open(self) -> bool:
+        """A job that comes now may be given out at once: none waits, and nothing slows the lane down."""
+        if self.active >= self.limit or self.line.count or self.tried.count:
+            return False
+        if self.plain:
+            return True
+        if self.active >= self.first + self.answers or self.slowed is not None or self.paced is not None:
+            return False
+        return self.terms.messages is None and self.shaper.is_open(self.limit)
 
     @property
     def idle(self) -> bool:

@@ -30,9 +30,8 @@ class State(IntEnum):
     FAILED = 3
     EXPIRED = 4
 
-    @property
-    def settled(self) -> bool:
-        return self >= State.DELIVERED
+    def __init__(self, number: int) -> None:
+        self.settled = number >= 2
 
 
 class Octets(IntFlag):

@@ -180,41 +180,38 @@ class StandingOrders:
     """Orders for recipients in memory. Lost with it: after a crash they are as if they had not been given."""
 
     def __init__(self) -> None:
-        self._orders: dict[int, dict[int, Order]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._orders)
+        self.orders: dict[int, dict[int, Order]] = {}  # by message and number of the recipient
 
     def give(self, message: MessageId, number: int, order: Order) -> bool:
         """In the place of an earlier one; whether it stands. To release is to take back a Hold."""
         if isinstance(order.action, _STANDS):
-            self._orders.setdefault(message, {})[number] = order
+            self.orders.setdefault(message, {})[number] = order
             return True
         if isinstance(order.action, Release) and isinstance(self._of(message, number), Hold):
             self.take(message, number)
         return False
 
     def _of(self, message: MessageId, number: int) -> Action | None:
-        order = self._orders.get(message, {}).get(number)
+        order = self.orders.get(message, {}).get(number)
         return None if order is None else order.action
 
     def take(self, message: MessageId, number: int) -> Order | None:
         """The order for a recipient that is to be changed now."""
-        orders = self._orders.get(message)
+        orders = self.orders.get(message)
         if orders is None:
             return None
         order = orders.pop(number, None)
         if not orders:
-            del self._orders[message]
+            del self.orders[message]
         return order
 
     def forget(self, message: MessageId) -> None:
         """It has left the memory."""
-        self._orders.pop(message, None)
+        self.orders.pop(message, None)
 
     def withdrawn(self, job: Job) -> list[Row]:
         """The rows that must not be tried."""
-        orders = self._orders.get(job.message.id, {})
+        orders = self.orders.get(job.message.id, {})
         return [row for row in job.rows if row.number in orders]
 
 

@@ -126,17 +126,14 @@ class Queue:
         self._spool.write(unit, partial(self._accepted, unit, done))
 
     def _accepted(self, unit: Unit, done: SpoolCallback, error: SpoolError | None) -> None:
-        message, *notices = unit.messages
         try:
             done(error)
         finally:
             if error is None:
                 if unit.changes:
                     self._fetching.wake_at(unit.changes[0].due)
-                else:
+                for message in unit.messages[1:] if unit.changes else unit.messages:
                     self._admit(message, _rows(message), 0)
-                for notice in notices:
-                    self._admit(notice, _rows(notice), 0)
 
     @property
     def router(self) -> Router:
@@ -239,14 +236,10 @@ class Queue:
 
     def _hold(self, message: Message, rows: list[Row], waiting: int) -> Message | None:
         """Take recipients into memory; None where there is no room. Gives the message as it is known here."""
-        held = self._holding.more(message, len(rows))
-        if held is not None:
-            return held
-        if self._holding.room <= 0 or self._closing:
+        held = self._holding.take(message, len(rows), waiting, anew=not self._closing)
+        if held is None:
             self._put_back(message, rows, waiting)
-            return None
-        self._holding.take(message, len(rows), waiting)
-        return message
+        return held
 
     def renew_lanes(self, limits: Callable[[str], LaneLimits] | None = None) -> None:
         """Let every lane be opened anew, by the present configuration, for the job after those it has. `limits`, by
@@ -298,7 +291,7 @@ class Queue:
 
     def _may_try(self, job: Job) -> bool:
         """Whether anything of a job is to be tried; what an operator wants otherwise leaves it."""
-        if not self._standing:
+        if not self._standing.orders:
             return True
         withdrawn = self._operating.withdrawn(job)
         if withdrawn is not None:
@@ -333,7 +326,7 @@ class Queue:
         message = job.message
         self._deadlines.forget(job)
         self._fetching.back += isinstance(report.outcomes[0], Waits)
-        instead = self._operating.instead if self._standing else None
+        instead = self._operating.instead if self._standing.orders else None
         now, jumped = self._clock.now(), self._jumps.since
         found = settled(job, report, retry=self.retry, now=now, jumped=jumped, instead=instead)
         held = self._held[message.id]
@@ -368,8 +361,8 @@ class Queue:
             log.error("queue: the outcome of a delivery is not on the disk yet: %s", error)
             self._clock.call_later(WRITE_AGAIN, partial(self._write, unit))
             return
-        for message in {change.message for change in unit.changes}:
-            self._agreed(message)
+        if unit.changes:  # all of one message
+            self._agreed(unit.changes[0].message)
         self._follow(unit)
 
     def _follow(self, unit: Unit) -> None:
@@ -387,7 +380,7 @@ class Queue:
         held = self._holding.agreed(message)
         if held is None:
             return
-        if self._standing:
+        if self._standing.orders:
             self._standing.forget(message)
         if not held.waiting and not held.finished:
             self._write(Unit(finished=(held.message,)))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 
 from pillarbox.core.envelope import MessageId
-
-_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Kind(Enum):
@@ -46,7 +45,12 @@ class Record(NamedTuple):
     detail: tuple[tuple[str, str | int | float], ...]
 
     def detail_json(self) -> str:
-        return _TO_JSON(dict(self.detail))
+        """A JSON object, as `json` writes it."""
+        pairs = [
+            f"{_quoted(name)}: {_quoted(value) if type(value) is str else json.dumps(value)}"
+            for name, value in self.detail
+        ]
+        return "{" + ", ".join(pairs) + "}"
 
 
 def queued_as(record: Record) -> str | None:

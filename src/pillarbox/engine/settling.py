@@ -7,7 +7,6 @@ what follows instead. Writes nothing and knows no queue.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from pillarbox.core.envelope import MessageId
 from pillarbox.engine.dsn import Telling
@@ -32,16 +31,18 @@ from pillarbox.engine.retry import RetrySchedule
 Instead = Callable[[Job, Row, Verdict, float], Obeyed | None]
 
 
-@dataclass(slots=True)
 class Settling:
     """What came of a job. `waiting`: how many of its recipients go back to the disk."""
 
-    changes: list[Change] = field(default_factory=list)
-    notes: list[Record] = field(default_factory=list)
-    untold: list[Record] = field(default_factory=list)
-    tellings: list[Telling] = field(default_factory=list)
-    rerouted: list[Rerouted] = field(default_factory=list)
-    waiting: int = 0
+    __slots__ = ("changes", "notes", "rerouted", "tellings", "untold", "waiting")
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.notes: list[Record] = []
+        self.untold: list[Record] = []
+        self.tellings: list[Telling] = []
+        self.rerouted: list[Rerouted] = []
+        self.waiting = 0
 
     def unit(self, finished: tuple[Message, ...]) -> Unit:
         changes, untold, notes = tuple(self.changes), tuple(self.untold), tuple(self.notes)
@@ -60,7 +61,8 @@ def settled(
     """`jumped` as in `outcomes.judge`; `instead` is None where no order stands."""
     message, found = job.message, Settling()
     found.notes += job.notes
-    found.notes += [Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)) for note in report.notes]
+    for note in report.notes:
+        found.notes.append(Record(message.id, now, Kind.ATTEMPT, None, (("text", note),)))
     if report.transcript:
         found.notes.append(Record(message.id, now, Kind.ATTEMPT, None, (("transcript", report.transcript),)))
     for row, outcome in zip(job.rows, report.outcomes, strict=True):

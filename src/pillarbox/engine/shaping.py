@@ -156,6 +156,11 @@ class Shaper:
 
     # --- what a lane asks
 
+    def is_open(self, limit: int) -> bool:
+        """Nothing is slowed down, where the configuration allows so many jobs in flight."""
+        self._limit = limit
+        return self._opened is None and self._connections is None and self._rate is None
+
     def opens_at(self, now: float) -> float:
         """No attempt before that; then one, for it is a probe while `most` says so."""
         self._pass(now)
