@@ -35,15 +35,10 @@ class MessageId(int):
         return cls(number)
 
     def __str__(self) -> str:
-        n = int(self)
-        pairs = _PAIRS
+        pairs, high, low = _PAIRS, self >> 30, self & 0x3FFFFFFF  # an int of one digit is quick
         return (
-            pairs[n >> 50 & 1023]
-            + pairs[n >> 40 & 1023]
-            + pairs[n >> 30 & 1023]
-            + pairs[n >> 20 & 1023]
-            + pairs[n >> 10 & 1023]
-            + pairs[n & 1023]
+            f"{pairs[high >> 20 & 1023]}{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
+            f"{pairs[low >> 20]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
         )
 
     __repr__ = __str__
