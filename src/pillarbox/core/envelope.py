@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pillarbox.core.address import Mailbox
 
@@ -123,8 +124,7 @@ NO_MAIL_OPTIONS = MailOptions()
 NO_RCPT_OPTIONS = RcptOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One forward-path as it is to be delivered, and what the client had said where that was another one."""
 
     address: Mailbox
@@ -149,8 +149,7 @@ class Mode(Enum):
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Reverse-path (None is the null one) and the recipients, at least one, none twice."""
 
     sender: Mailbox | None
