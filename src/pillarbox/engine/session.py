@@ -305,7 +305,7 @@ class Session:
     def _body_end(self, event: BodyEnd) -> Step:
         assert self._reception is not None
         step = self._reception.end(event)
-        if type(step) is Reply:
+        if isinstance(step, Reply):  # or Replies
             return self._ended(step)
         self._ending = True
         return step
