@@ -88,8 +88,10 @@ class Tally:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def enter(self, name: str) -> None:
-        self._counts[name] = self._counts.get(name, 0) + 1
+    def enter(self, name: str) -> int:
+        """How many there are now, this one among them."""
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return count
 
     def leave(self, name: str) -> None:
         if (count := self._counts[name] - 1) > 0:

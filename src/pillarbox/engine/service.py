@@ -293,13 +293,10 @@ class Client:
 
     @property
     def may_authenticate(self) -> bool:
-        match self._service.auth:
-            case AuthOffer.OFF:
-                return False
-            case AuthOffer.CLEAR:
-                return True
-            case AuthOffer.TLS:
-                return self.secure or self.at_hand
+        offer = self._service.auth
+        if offer is AuthOffer.TLS:
+            return self.secure or self.at_hand
+        return offer is AuthOffer.CLEAR
 
     @property
     def listener(self) -> str:
