@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from pillarbox.core.envelope import MailOptions, MessageId
@@ -16,7 +14,7 @@ from tests.queue_rig import Rig, run
 
 def job(number: int, sender: str | None, *, recipients: int = 1, **options: object) -> Job:
     message = make_message(MessageId(number), *(f"r{each}@far.example" for each in range(recipients)), sender=sender)
-    message.envelope = replace(message.envelope, options=MailOptions(**options))  # type: ignore[arg-type]
+    message.envelope = message.envelope._replace(options=MailOptions(**options))  # type: ignore[arg-type]
     return Job(message, [Row(each, to) for each, to in enumerate(message.envelope.recipients)], "x")
 
 

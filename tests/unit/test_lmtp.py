@@ -153,6 +153,13 @@ def test_who_is_refused_at_the_end_is_none_of_the_recipients() -> None:
     assert session.between_transactions
 
 
+def test_a_message_that_nobody_can_have_ends_the_transaction() -> None:
+    session = begun(lmtp(), "near")
+    reply = session.handle(BodyEnd(b"x" * 150 + b"\r\n", bare=False))
+    assert isinstance(reply, Replies) and reply.code >= 400
+    assert session.between_transactions
+
+
 def test_a_large_message_that_nobody_can_have_is_dropped() -> None:
     session = begun(lmtp(message_size=10_000_000), "near")
     asked = session.handle(BodyChunk(b"Subject: x\r\n\r\n" + b"x" * 200_000))

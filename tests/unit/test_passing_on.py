@@ -61,8 +61,7 @@ def job(
     addresses = [box(text) for text in to or ("b@far.example",)]
     recipients = tuple(Recipient(address, address, None, of_each) for address in addresses)
     message = make_message(MessageId(1))
-    envelope = replace(
-        message.envelope,
+    envelope = message.envelope._replace(
         sender=None if sender is None else box(sender),
         recipients=recipients,
         body_type=body_type,
@@ -126,11 +125,11 @@ def test_what_is_told(work: Job, keywords: tuple[str, ...], mail: str, rcpt: str
 def test_a_sender_beyond_ascii_whose_return_address_is_ours_goes_to_every_server() -> None:
     """RFC 6531 §3.2 is about the reverse-path that is sent."""
     work = job(options=MailOptions(verp=Verp("returns.example.test", "00" * 16)))
-    work.message.envelope = replace(work.message.envelope, sender=box("ö@here.test"))
+    work.message.envelope = work.message.envelope._replace(sender=box("ö@here.test"))
     for keywords in ((), ("SMTPUTF8",)):
         first = transaction(work, *keywords).begin()
         assert isinstance(first, bytes) and first.startswith(b"MAIL FROM:<bounce+") and b"SMTPUTF8" not in first
-    work.message.envelope = replace(work.message.envelope, options=MailOptions())
+    work.message.envelope = work.message.envelope._replace(options=MailOptions())
     refused = transaction(work).begin()
     assert isinstance(refused, Report) and isinstance(refused.outcomes[0], Failed)
 
@@ -152,7 +151,7 @@ def test_members_of_a_list_get_another_message() -> None:
     """RFC 3461 §5.2.7.1: what the sender wanted to be told ends at the list."""
     work = job(options=MailOptions(Ret.FULL, "x"))
     row = work.rows[0]
-    work.rows[0] = Row(0, replace(row.recipient, owner=box("owner@here.test")))
+    work.rows[0] = Row(0, row.recipient._replace(owner=box("owner@here.test")))
     assert transaction(work, "DSN").begin() == b"MAIL FROM:<owner@here.test>\r\n"
 
 

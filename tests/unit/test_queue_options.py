@@ -32,7 +32,7 @@ async def accept(
 ) -> Message:
     """A message whose MAIL had options."""
     message = rig.message(*recipients, sender=sender, content=content)
-    return await given(rig, replace(message, envelope=replace(message.envelope, options=MailOptions(**options))))
+    return await given(rig, replace(message, envelope=message.envelope._replace(options=MailOptions(**options))))
 
 
 async def given(rig: Rig, message: Message) -> Message:
@@ -432,7 +432,7 @@ def test_the_higher_priority_comes_from_the_disk_first(monkeypatch: pytest.Monke
 def test_a_job_is_withdrawn_once() -> None:
     messages = [Rig().message() for _ in range(3)]
     jobs = [Job(message, [Row(0, message.envelope.recipients[0])], "x") for message in messages]
-    jobs[2].message.envelope = replace(jobs[2].message.envelope, options=MailOptions(priority=5))
+    jobs[2].message.envelope = jobs[2].message.envelope._replace(options=MailOptions(priority=5))
     lane = Lane(FakeMailer(), 1)
     for job in jobs:
         lane.line.put(job)
@@ -581,7 +581,7 @@ def test_a_failed_message_comes_back_whole_where_that_is_fit(
     async def main() -> None:
         rig = Rig()
         message = rig.message(content=content)
-        envelope = replace(message.envelope, options=MailOptions(ret=Ret.FULL, **options))
+        envelope = message.envelope._replace(options=MailOptions(ret=Ret.FULL, **options))
         await given(rig, replace(message, envelope=envelope, **changes))
         way = "mx:far.example;tls=verified" if "require_tls" in options else "mx:far.example"
         rig.mailer(way).end(NEVER)

@@ -34,7 +34,7 @@ DIRECTORY = Snapshot(
 def with_fields(message: Message, **fields: str) -> Message:
     pairs = tuple((name.replace("_", "-"), value) for name, value in fields.items())
     options = replace(message.envelope.options, fields=pairs)
-    message.envelope = replace(message.envelope, options=options)
+    message.envelope = message.envelope._replace(options=options)
     return message
 
 

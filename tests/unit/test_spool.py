@@ -179,8 +179,8 @@ ODD = replace(
                 Mailbox.parse("team@example.test"),
                 Mailbox.parse('"the owner"@example.test'),
             ),
-            *(replace(recipient, options=RcptOptions(notify=NEVER)) for recipient in recipients("z@far.example")),
-            *(replace(recipient, options=FULL_RCPT_OPTIONS) for recipient in recipients("w@far.example")),
+            *(recipient._replace(options=RcptOptions(notify=NEVER)) for recipient in recipients("z@far.example")),
+            *(recipient._replace(options=FULL_RCPT_OPTIONS) for recipient in recipients("w@far.example")),
         ),
         BodyType.BINARY_MIME,
         MailOptions(Ret.HEADERS, "ünlucky id", True, True, DeliverBy(NOW + 9.5, True, True), -9, NOW + 5, "a@b.test"),
@@ -268,7 +268,7 @@ def test_leases_are_the_earliest_due_and_no_more_than_wanted(disk: Disk) -> None
 def ranked(number: int, priority: int | None, *to: str, hold_until: float | None = None) -> Message:
     one = message(number, *(to or ("a@x.test",)))
     options = MailOptions(priority=priority, hold_until=hold_until)
-    return replace(one, envelope=replace(one.envelope, options=options))
+    return replace(one, envelope=one.envelope._replace(options=options))
 
 
 def test_leases_are_of_the_highest_priority_first(disk: Disk) -> None:

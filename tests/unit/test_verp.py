@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from pillarbox.adapters.spool_options import mail_options_text, read_mail_options
@@ -70,8 +68,8 @@ def test_a_job_says_them_and_they_survive_the_disk() -> None:
     message = make_message(ID, "a@far.example", "b@far.example", sender="alice@example.test")
     rows = [Row(number, recipient) for number, recipient in enumerate(message.envelope.recipients)]
     assert Job(message, rows[1:], "").reverse_path == box("alice@example.test")
-    message.envelope = replace(message.envelope, options=options)
+    message.envelope = message.envelope._replace(options=options)
     assert Job(message, rows[1:], "").reverse_path == return_address(verp, ID, 1)
     assert Job(message, rows[1:], "").sender == box("alice@example.test")  # who is told
-    message.envelope = replace(message.envelope, sender=None)
+    message.envelope = message.envelope._replace(sender=None)
     assert Job(message, rows, "").reverse_path is None

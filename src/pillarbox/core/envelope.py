@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pillarbox.core.address import Mailbox
 
@@ -35,15 +36,10 @@ class MessageId(int):
         return cls(number)
 
     def __str__(self) -> str:
-        n = int(self)
-        pairs = _PAIRS
+        pairs, high, low = _PAIRS, self >> 30, self & 0x3FFFFFFF  # an int of one digit is quick
         return (
-            pairs[n >> 50 & 1023]
-            + pairs[n >> 40 & 1023]
-            + pairs[n >> 30 & 1023]
-            + pairs[n >> 20 & 1023]
-            + pairs[n >> 10 & 1023]
-            + pairs[n & 1023]
+            f"{pairs[high >> 20 & 1023]}{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
+            f"{pairs[low >> 20]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
         )
 
     __repr__ = __str__
@@ -128,8 +124,7 @@ NO_MAIL_OPTIONS = MailOptions()
 NO_RCPT_OPTIONS = RcptOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One forward-path as it is to be delivered, and what the client had said where that was another one."""
 
     address: Mailbox
@@ -154,8 +149,7 @@ class Mode(Enum):
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """Reverse-path (None is the null one) and the recipients, at least one, none twice."""
 
     sender: Mailbox | None

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _FOLD = re.compile(rb"\r\n[ \t]+")
+_INITIALS = frozenset(b"DFMRSdfmrs")  # of the names below, and of Received
 _WANTED = frozenset((b"from", b"subject", b"message-id", b"date", b"delivered-to"))
 MAX_FIELD = 998  # characters kept of a field that people search by
 
@@ -44,6 +45,8 @@ def view_header(header: bytes) -> HeaderView:
     if header.find(b"\r\n ") >= 0 or header.find(b"\r\n\t") >= 0:
         header = _FOLD.sub(b" ", header)
     for line in header.split(b"\r\n"):
+        if not line or line[0] not in _INITIALS:
+            continue
         name, _, value = line.partition(b":")
         key = name.rstrip(b" \t").lower()
         if key == b"received":

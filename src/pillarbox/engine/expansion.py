@@ -49,8 +49,8 @@ def expanded(envelope: Envelope) -> tuple[Envelope, list[Telling]]:
             told.add(original)
             row = Row(number, Recipient(original, original, None, options))
             tellings.append(Telling(row, action, _DONE, _TEXTS[action]))
-        recipients.append(replace(recipient, options=_passed_on(recipient, action)))
-    return replace(envelope, recipients=tuple(recipients)), tellings
+        recipients.append(recipient._replace(options=_passed_on(recipient, action)))
+    return envelope._replace(recipients=tuple(recipients)), tellings
 
 
 def _action(targets: list[Recipient]) -> Action | None:

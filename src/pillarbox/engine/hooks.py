@@ -345,7 +345,7 @@ def notify(chain: tuple[Hook[S], ...], occasion: S) -> None:
         except Exception:
             log.exception("bug in hook %s at %s", hook.name, _name(hook.stage))
         else:
-            if inspect.iscoroutine(answer):
+            if answer is not None and inspect.iscoroutine(answer):
                 answer.close()
                 log.error("hook %s needs time at %s, where none is", hook.name, _name(hook.stage))
 

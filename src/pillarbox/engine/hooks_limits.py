@@ -151,10 +151,10 @@ class _Concurrency:
         client = occasion.client
         if not (name := self._naming(client)):
             return None
-        if (count := self._tally[name] + 1) > self._most:
+        if (count := self._tally.enter(name)) > self._most:
+            self._tally.leave(name)
             reason = f"{count} of {self._most} connections at a time from {name}"
             return Defer(r.CONNECT_TOO_MANY, reason, {"count": count, "limit": self._most, "of": name})
-        self._tally.enter(name)
         self._inside[client] = name
         return None
 

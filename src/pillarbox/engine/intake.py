@@ -116,7 +116,7 @@ class Intake:
         """The message as the queue takes it, without a fault; `rest` is what `finish` gave."""
         assert self.header is not None
         if self._fields:
-            envelope = replace(envelope, options=replace(envelope.options, fields=self._fields))
+            envelope = envelope._replace(options=replace(envelope.options, fields=self._fields))
         return Message(
             id=self.id,
             received_at=received_at,

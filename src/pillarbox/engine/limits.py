@@ -5,7 +5,6 @@ Knows no clock and nothing of what it counts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -81,18 +80,21 @@ class Tally:
     """How many there are of each name now."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> int:
-        return self._counts[name]
+        return self._counts.get(name, 0)
 
     def __len__(self) -> int:
         return len(self._counts)
 
-    def enter(self, name: str) -> None:
-        self._counts[name] += 1
+    def enter(self, name: str) -> int:
+        """How many there are now, this one among them."""
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return count
 
     def leave(self, name: str) -> None:
-        self._counts[name] -= 1
-        if not self._counts[name]:
+        if (count := self._counts[name] - 1) > 0:
+            self._counts[name] = count
+        else:
             del self._counts[name]

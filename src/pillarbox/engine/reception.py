@@ -91,8 +91,9 @@ def _size_limit(service: Service, mode: Mode) -> int:
 
 def refusal_of_sender(service: Service, client: Client, event: MailFrom) -> Reply | None:
     """What is wrong with a transaction at its beginning, as far as it is known without asking anybody."""
-    if (refusal := submission.refusal(service, client, event.sender)) is not None:
-        return refusal
+    if service.submitters is not None:
+        if (refusal := submission.refusal(service, client, event.sender)) is not None:
+            return refusal
     if event.mode is not Mode.MAIL:
         if not client.may(_VERBS[event.mode]):
             return r.AUTH_NEEDED
@@ -257,9 +258,8 @@ class Reception:
             return refusal
         recipients, targets, owners = self.recipients, accepted.targets, accepted.owners
         for target in targets:
-            if target not in recipients:
-                owner = owners.get(target) if owners else None
-                recipients[target] = Recipient(target, recipient, owner, self._options)
+            owner = owners.get(target) if owners else None
+            recipients.setdefault(target, Recipient(target, recipient, owner, self._options))
         announced = accepted.announced
         if announced is None or not (announced.is_ascii or self._mail.options.smtputf8):
             return r.RECIPIENT_OK
@@ -288,11 +288,16 @@ class Reception:
     def _begun(self) -> Intake:
         service = self._service
         message_id = service.ids.next()
-        originals = {recipient.original for recipient in self.recipients.values()}
-        only = str(originals.pop()) if len(originals) == 1 else None
-        trace = received_field(self._hop, str(message_id), service.clock.now(), only)
-        edit = submission.header_edit(service, message_id)
+        trace = received_field(self._hop, str(message_id), service.clock.now(), self._only())
+        edit = None if service.submitters is None else submission.header_edit(service, message_id)
         return Intake(message_id, trace, _size_limit(service, self._mail.mode), edit, asked=service.fields_asked)
+
+    def _only(self) -> str | None:
+        """The one address that RCPT named, however often and whatever it stands for."""
+        first, *others = self.recipients.values()
+        if others and any(other.original != first.original for other in others):
+            return None
+        return str(first.original)
 
     def _begun_by_chunks(self) -> Intake:
         """The first BDAT has come: what DATA would have been told is told behind the chunk."""
@@ -413,17 +418,19 @@ class Reception:
         return Ask(Accept(self._message(intake, rest)), self._accepted)
 
     def _message(self, intake: Intake, rest: bytes) -> Message:
-        service, mail = self._service, self._mail
-        options = submission.options(service, self._client, settled_options(service, self._client, mail))
-        options = submission.returning(service, self._client, mail.sender, intake.id, options)
+        service, client, mail = self._service, self._client, self._mail
+        options = settled_options(service, client, mail)
+        if client.may_relay:
+            options = submission.options(service, client, options)
+            options = submission.returning(service, client, mail.sender, intake.id, options)
         envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type, options)
         message = intake.message(
             rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now()
         )
         if intake.fingerprint is not None and mail.mode is Mode.MAIL:
-            message.claim = submission.claim(service, self._client, intake, message)
-        if self._client.trail is not None:
-            message.notes = self._client.trail.records(message.id)
+            message.claim = submission.claim(service, client, intake, message)
+        if client.trail is not None:
+            message.notes = client.trail.records(message.id)
         return message
 
     def _accepted(self, fate: Fate) -> Reply:

@@ -136,6 +136,7 @@ class Service:
     hooks: tuple[Hook[Any], ...] = ()  # asked in this order
     fields_asked: frozenset[str] = frozenset()  # header fields that routes depend on, in lower case
     refusals: Refusals | None = None  # keeps what is refused; None: nobody does, and replies tell no id
+    greeting: Reply = field(init=False, repr=False, compare=False)
     chains: Mapping[bool, Chains] = field(init=False, repr=False, compare=False)  # by whether the client is exempt
     offer: Offer = field(init=False, repr=False, compare=False)
     mechanisms: Mapping[Means, tuple[str, ...]] = field(init=False, repr=False, compare=False)
@@ -152,6 +153,7 @@ class Service:
         if self.tls is not TlsMode.STARTTLS:
             withheld.add(Verb.STARTTLS)
         chains = {False: Chains.of(self.hooks), True: Chains.of_no_strangers(self.hooks)}
+        object.__setattr__(self, "greeting", self._greeting())
         object.__setattr__(self, "chains", chains)
         object.__setattr__(self, "offer", Offer(frozenset(withheld)))
         object.__setattr__(self, "mechanisms", {means: means.mechanisms for means in ALL_MEANS})
@@ -176,8 +178,7 @@ class Service:
             *(() if means is None else (f"AUTH {' '.join(self.mechanisms[means])}",)),
         )
 
-    @property
-    def greeting(self) -> Reply:
+    def _greeting(self) -> Reply:
         name = str(self.hostname)
         if not self.accepts_mail:
             return r.no_mail_greeting(name)
@@ -240,6 +241,7 @@ class Client:
 
     __slots__ = (
         "_service",
+        "at_hand",
         "chains",
         "channel",
         "errors",
@@ -270,10 +272,11 @@ class Client:
         self.helo = ""  # how it called itself
         self.extended = False  # it said EHLO, so it was told of PIPELINING
         self.trail: Trail | None = None  # what hooks said of it
+        self.at_hand = not peer or _is_loopback(peer)  # on this machine
         self.trusted = (
             bool(service.relay_networks) and _is_within(peer, service.relay_networks)
         ) or service.submitters is Submitters.MACHINE
-        self.exempt = self.trusted or not peer or _is_loopback(peer)  # on this machine, or in the relay networks
+        self.exempt = self.trusted or self.at_hand
         self.chains = service.chains[self.exempt]
         self.user: User | None = None  # once authenticated
         self.secure = False  # TLS protects the connection
@@ -290,13 +293,10 @@ class Client:
 
     @property
     def may_authenticate(self) -> bool:
-        match self._service.auth:
-            case AuthOffer.OFF:
-                return False
-            case AuthOffer.CLEAR:
-                return True
-            case AuthOffer.TLS:
-                return self.secure or not self.peer or _is_loopback(self.peer)
+        offer = self._service.auth
+        if offer is AuthOffer.TLS:
+            return self.secure or self.at_hand
+        return offer is AuthOffer.CLEAR
 
     @property
     def listener(self) -> str:
@@ -325,7 +325,7 @@ class Client:
         service = self._service
         tokens, scram = service.discovery is not None, service.directory.all_have_keys()
         if self.channel is None:
-            return Means(scram=scram, binds=False, tokens=tokens, external=False)
+            return Means(scram, False, tokens, False)
         return Means(scram=scram, binds=self.binds, tokens=tokens, external=self.certified is not None)
 
     @property

@@ -18,7 +18,7 @@ from pillarbox.core.envelope import MessageId
 from pillarbox.core.message import Hop
 from pillarbox.core.reply import Reply
 from pillarbox.engine import hooks, inquiries, login, turning
-from pillarbox.engine.extensions import is_plain, sender_accepted
+from pillarbox.engine.extensions import sender_accepted
 from pillarbox.engine.hooks import Chains, consult, notify
 from pillarbox.engine.lmtp import LmtpReception
 from pillarbox.engine.questions import Accept, Ask, Consult, Drop, Question, SenderDomain, Step
@@ -76,7 +76,7 @@ class Session:
         than what is being answered."""
         self._service = service
         self._client = Client(service, peer, here, unread=unread)
-        self._hop = Hop("", peer, service.hostname.ascii, "SMTP")
+        self._hop: Hop | None = None  # from EHLO on, without which there is no mail
         self._transactions = 0
         self._reception: Reception | None = None
         self._over: Reception | None = None  # whose message has just been refused
@@ -89,7 +89,8 @@ class Session:
 
     def connect(self) -> Reply | Question | None:
         """Somebody has connected: the refusal that takes the place of the greeting, a question first, or None."""
-        return self._opened(consult(self._client.chains.connect, hooks.Connect(self._client), _refusal))
+        chain = self._client.chains.connect
+        return self._opened(consult(chain, hooks.Connect(self._client), _refusal)) if chain else None
 
     def turned_away(self, reply: Reply) -> Reply:
         """Somebody has connected, and there is no place: the reply as it is told."""
@@ -97,9 +98,9 @@ class Session:
 
     def greet(self) -> Reply | Question | None:
         """The greeting is due: what is said instead of it, or a question first."""
-        return self._opened(
-            consult(self._client.chains.greet, hooks.Greet(self._client), self._greeted) or self._greeted()
-        )
+        chain = self._client.chains.greet
+        step = consult(chain, hooks.Greet(self._client), self._greeted) if chain else None
+        return self._opened(step or self._service.greeting)
 
     def _opened(self, step: Step) -> Reply | Question | None:
         found = self._put(step)
@@ -157,9 +158,10 @@ class Session:
 
     def abandon(self) -> Drop | None:
         """The connection is gone. What was spilled of an unfinished message must go too."""
-        if isinstance(self._asked, Consult):
-            self._asked.give_up()
-        if self._reception is None or isinstance(self._asked, Accept | Drop):
+        asked = self._asked
+        if type(asked) is Consult:
+            asked.give_up()
+        if self._reception is None or type(asked) is Accept or type(asked) is Drop:
             return None
         return self._reception.spilled
 
@@ -168,7 +170,8 @@ class Session:
         self._client.unread = bool  # it leads to the connection, which leads here
         if self._reception is not None:
             self._aborted()
-        notify(self._client.chains.close, hooks.Close(self._client))
+        if chain := self._client.chains.close:
+            notify(chain, hooks.Close(self._client))
         self._client.chains = _NO_HOOKS
 
     @property
@@ -188,7 +191,7 @@ class Session:
         self._client.channel = channel
         self._client.user = self._client.exchange = None
         self._client.helo, self._client.extended = "", False
-        self._hop = self._hop._replace(helo="", protocol="SMTP")
+        self._hop = None
 
     # --- the session itself
 
@@ -198,7 +201,7 @@ class Session:
         ours = event.name.lower() == service.hostname.ascii
         if ours and service.hostname_configured and not client.trusted:
             return r.IMPERSONATION
-        if chain := self._client.chains.hello:
+        if chain := client.chains.hello:
             occasion = hooks.Hello(client, event.name, event.extended)
             if (step := consult(chain, occasion, partial(self._known_as, event))) is not None:
                 return step
@@ -215,13 +218,13 @@ class Session:
         return self._cleared(reply)
 
     def _reset(self, event: Reset) -> Step:
-        reply = r.RESET_CLASSIC if self._service.classic else r.RESET_OK
-        return reply if self._reception is None else self._cleared(reply)
+        return self._cleared(r.RESET_CLASSIC if self._service.classic else r.RESET_OK)
 
     def _cleared(self, reply: Reply) -> Step:
         """End the transaction, and forget what has come of its message by BDAT."""
-        spilled = None if self._reception is None else self._reception.spilled
-        if spilled is not None:
+        if self._reception is None:
+            return reply
+        if (spilled := self._reception.spilled) is not None:
             return Ask(spilled, lambda _: self._counted(reply))
         return self._counted(reply)
 
@@ -264,10 +267,11 @@ class Session:
         return judged_sender(found) or self._begin(event)
 
     def _begin(self, event: MailFrom) -> Step:
-        if self._client.trail is not None:
-            self._client.trail.transaction.clear()
-        if chain := self._client.chains.mail:
-            occasion = hooks.Mail(self._client, event)
+        client = self._client
+        if client.trail is not None:
+            client.trail.transaction.clear()
+        if chain := client.chains.mail:
+            occasion = hooks.Mail(client, event)
             if (step := consult(chain, occasion, partial(self._begun, event))) is not None:
                 return step
         return self._begun(event)
@@ -277,13 +281,14 @@ class Session:
             return refusal
         self._transactions += 1
         client, hop = self._client, self._hop
+        assert hop is not None
         if client.secure or client.user is not None or event.options.smtputf8:  # RFC 3848, RFC 6531 §4.3
             protocol = self._service.protocol
             base = f"UTF8{protocol.removeprefix('E')}" if event.options.smtputf8 else protocol
             hop = hop._replace(protocol=base + "S" * client.secure + "A" * (client.user is not None))
         reception = LmtpReception if self._service.lmtp else Reception
-        self._reception = reception(self._service, self._client, hop, event)
-        return r.SENDER_OK if is_plain(event) else sender_accepted(client, event)
+        self._reception = reception(self._service, client, hop, event)
+        return sender_accepted(client, event)
 
     def _rcpt_to(self, event: RcptTo) -> Step:
         assert self._reception is not None
@@ -300,7 +305,7 @@ class Session:
     def _body_end(self, event: BodyEnd) -> Step:
         assert self._reception is not None
         step = self._reception.end(event)
-        if isinstance(step, Reply):
+        if isinstance(step, Reply):  # or Replies
             return self._ended(step)
         self._ending = True
         return step
