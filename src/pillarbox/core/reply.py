@@ -41,6 +41,16 @@ def _prefix(enhanced: EnhancedCode | None) -> str:
     return "" if enhanced is None else f"{enhanced} "
 
 
+@lru_cache(maxsize=256)
+def _codes(code: int, enhanced: EnhancedCode | None) -> tuple[str, str]:
+    """What stands before the text of a line, and before that of the last. Raises ValueError."""
+    if not 200 <= code <= 559:
+        raise ValueError(f"not the code of a reply: {code}")
+    if enhanced is not None and enhanced.klass != code // 100:
+        raise ValueError(f"enhanced code {enhanced} does not belong to a {code}")
+    return f"{code}-{_prefix(enhanced)}", f"{code} {_prefix(enhanced)}"
+
+
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class Reply:
     """One reply of ours. `wire` is its octets; `closes` says that the channel is closed behind it."""
@@ -53,23 +63,20 @@ class Reply:
     wire: Final[bytes]
 
     def __init__(self, code: int, enhanced: EnhancedCode | None, lines: tuple[str, ...], closes: bool = False) -> None:
-        if not 200 <= code <= 559 or not lines:
-            raise ValueError(f"not a reply: {code} {lines}")
-        if enhanced is not None and enhanced.klass != code // 100:
-            raise ValueError(f"enhanced code {enhanced} does not belong to a {code}")
+        if not lines:
+            raise ValueError(f"not a reply: {code} without text")
         for line in lines:
             if not line.isprintable() or len(line.encode()) > MAX_TEXT:
                 raise ValueError(f"reply text has octets that may not stand there, or too many: {line!r}")
-        prefix = _prefix(enhanced)
-        *before, last = lines
+        inner, final = _codes(code, enhanced)
         wire = ""
-        for line in before:
-            wire += f"{code}-{prefix}{line}\r\n"
+        for line in lines[:-1]:
+            wire += f"{inner}{line}\r\n"
         self.code = code
         self.enhanced = enhanced
         self.lines = lines
         self.closes = closes
-        self.wire = f"{wire}{code} {prefix}{last}\r\n".encode()
+        self.wire = f"{wire}{final}{lines[-1]}\r\n".encode()
 
     @property
     def bare(self) -> Reply:
