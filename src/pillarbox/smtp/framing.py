@@ -179,8 +179,8 @@ def _held_back(octets: bytes) -> int:
 
 def has_bare_octet(octets: bytes) -> bool:
     """Whether a NUL, a CR without its LF or an LF without its CR is in there; no CRLF may be cut at either end."""
-    ends = IncrementalNewlineDecoder(None, False)  # names the kinds of line ends that it saw, at C speed
-    ends.decode(octets.decode("latin-1"), True)
+    ends = IncrementalNewlineDecoder(None, translate=False)  # names the kinds of line ends that it saw, at C speed
+    ends.decode(octets.decode("latin-1"), final=True)
     return ends.newlines not in _ONLY_CRLF or _NUL in octets
 
 
