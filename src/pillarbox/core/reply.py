@@ -62,7 +62,9 @@ class Reply:
     closes: Final[bool]
     wire: Final[bytes]
 
-    def __init__(self, code: int, enhanced: EnhancedCode | None, lines: tuple[str, ...], closes: bool = False) -> None:
+    def __init__(
+        self, code: int, enhanced: EnhancedCode | None, lines: tuple[str, ...], *, closes: bool = False
+    ) -> None:
         if not lines:
             raise ValueError(f"not a reply: {code} without text")
         for line in lines:
@@ -81,7 +83,7 @@ class Reply:
     @property
     def bare(self) -> Reply:
         """The same without its enhanced code, for where none may stand (RFC 2034 §4)."""
-        return Reply(self.code, None, self.lines, self.closes)
+        return Reply(self.code, None, self.lines, closes=self.closes)
 
     @property
     def is_ascii(self) -> bool:
@@ -99,7 +101,7 @@ class Replies(Reply):
     but: Final[Mapping[Mailbox, Reply]]
 
     def __init__(self, reply: Reply, *, but: Mapping[Mailbox, Reply]) -> None:
-        Reply.__init__(self, reply.code, reply.enhanced, reply.lines, reply.closes)
+        Reply.__init__(self, reply.code, reply.enhanced, reply.lines, closes=reply.closes)
         self.but = but
 
 
@@ -109,7 +111,7 @@ def printable(text: str) -> str:
 
 
 def _reply(code: int, enhanced: str | None, *lines: str, closes: bool = False) -> Reply:
-    return Reply(code, EnhancedCode.parse(enhanced) if enhanced else None, lines, closes)
+    return Reply(code, EnhancedCode.parse(enhanced) if enhanced else None, lines, closes=closes)
 
 
 # --- opening and closing the channel (RFC 5321 §3.1, §3.8, §4.5.3.2.7)
