@@ -33,7 +33,7 @@ from pillarbox.smtp.framing import Chunk
 from pillarbox.smtp.grammar import MAX_PATH, PARSERS, VERBS, parse_response, print_path
 from pillarbox.smtp.states import Verb
 
-HOST = Domain.parse("mx.example.test")
+HOST = "mx.example.test"
 SEVEN, EIGHT = BodyType.SEVEN_BIT, BodyType.EIGHT_BIT_MIME
 
 

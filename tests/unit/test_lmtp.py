@@ -58,7 +58,7 @@ def test_replies_that_differ_stand_in_the_order_of_the_recipients() -> None:
     connection = in_data(*((f"{name}@example.test", r.RECIPIENT_OK) for name in names))
     connection.receive_data(TEXT)
     connection.next_event()
-    replies = Replies.but_for(QUEUED, {box("a@example.test"): r.FORWARDING_LOOP, box("c@example.test"): r.MAILBOX_FULL})
+    replies = Replies(QUEUED, but={box("a@example.test"): r.FORWARDING_LOOP, box("c@example.test"): r.MAILBOX_FULL})
     expected = (r.FORWARDING_LOOP, QUEUED, r.FORWARDING_LOOP, r.MAILBOX_FULL)
     assert connection.send(replies) == b"".join(reply.wire for reply in expected)
     assert (connection.state, connection.unlisted) == (ServerState.READY, None)
@@ -83,7 +83,7 @@ def test_by_smtp_several_replies_are_one() -> None:
     connection.next_event()
     connection.send(r.START_DATA)
     connection.next_event()
-    assert connection.send(Replies.but_for(QUEUED, {})) == QUEUED.wire
+    assert connection.send(Replies(QUEUED, but={})) == QUEUED.wire
 
 
 @pytest.mark.parametrize("word", ["HELO", "EHLO"])

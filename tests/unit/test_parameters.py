@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pillarbox.core import reply as r
-from pillarbox.core.address import Domain
 from pillarbox.core.envelope import (
     NO_MAIL_OPTIONS,
     NO_RCPT_OPTIONS,
@@ -25,7 +24,7 @@ from pillarbox.smtp.grammar import PARSERS
 from pillarbox.smtp.parameters import decode_unicode, decode_xtext, encode_unicode, encode_xtext
 from pillarbox.smtp.states import Verb
 
-HOST = Domain.parse("mx.example.test")
+HOST = "mx.example.test"
 
 
 def mail(parameters: str, path: str = "a@b.test") -> MailFrom:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pillarbox.core.address import Mailbox
 
@@ -42,34 +42,49 @@ def _prefix(enhanced: EnhancedCode | None) -> str:
     return "" if enhanced is None else f"{enhanced} "
 
 
-@dataclass(frozen=True, slots=True)
+@lru_cache(maxsize=256)
+def _codes(code: int, enhanced: EnhancedCode | None) -> tuple[str, str]:
+    """What stands before the text of a line, and before that of the last. Raises ValueError."""
+    if not 200 <= code <= 559:
+        raise ValueError(f"not the code of a reply: {code}")
+    if enhanced is not None and enhanced.klass != code // 100:
+        raise ValueError(f"enhanced code {enhanced} does not belong to a {code}")
+    return f"{code}-{_prefix(enhanced)}", f"{code} {_prefix(enhanced)}"
+
+
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class Reply:
     """One reply of ours. `wire` is its octets; `closes` says that the channel is closed behind it."""
 
-    code: int
-    enhanced: EnhancedCode | None
-    lines: tuple[str, ...]
-    closes: bool = False
-    wire: bytes = field(init=False, repr=False, compare=False)
+    # Never changed, which the type checker sees to: `frozen` would double what it takes to make one for each message.
+    code: Final[int]
+    enhanced: Final[EnhancedCode | None]
+    lines: Final[tuple[str, ...]]
+    closes: Final[bool]
+    wire: Final[bytes]
 
-    def __post_init__(self) -> None:
-        if not 200 <= self.code <= 559 or not self.lines:
-            raise ValueError(f"not a reply: {self.code} {self.lines}")
-        if self.enhanced is not None and self.enhanced.klass != self.code // 100:
-            raise ValueError(f"enhanced code {self.enhanced} does not belong to a {self.code}")
-        prefix = _prefix(self.enhanced)
-        wire, count = "", len(self.lines)
-        for number, line in enumerate(self.lines, start=1):
+    def __init__(
+        self, code: int, enhanced: EnhancedCode | None, lines: tuple[str, ...], *, closes: bool = False
+    ) -> None:
+        if not lines:
+            raise ValueError(f"not a reply: {code} without text")
+        for line in lines:
             if not line.isprintable() or len(line.encode()) > MAX_TEXT:
                 raise ValueError(f"reply text has octets that may not stand there, or too many: {line!r}")
-            mark = " " if number == count else "-"
-            wire += f"{self.code}{mark}{prefix}{line}\r\n"
-        object.__setattr__(self, "wire", wire.encode())
+        inner, final = _codes(code, enhanced)
+        wire = ""
+        for line in lines[:-1]:
+            wire += f"{inner}{line}\r\n"
+        self.code = code
+        self.enhanced = enhanced
+        self.lines = lines
+        self.closes = closes
+        self.wire = f"{wire}{final}{lines[-1]}\r\n".encode()
 
     @property
     def bare(self) -> Reply:
         """The same without its enhanced code, for where none may stand (RFC 2034 §4)."""
-        return Reply(self.code, None, self.lines, self.closes)
+        return Reply(self.code, None, self.lines, closes=self.closes)
 
     @property
     def is_ascii(self) -> bool:
@@ -79,16 +94,16 @@ class Reply:
         return f"{self.code} {_prefix(self.enhanced)}{' / '.join(self.lines)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class Replies(Reply):
     """To the end of a message by LMTP: this reply for each accepted recipient, but those in `but`, by the address in
     RCPT (RFC 2033 §4.2)."""
 
-    but: Mapping[Mailbox, Reply] = field(default_factory=dict)
+    but: Final[Mapping[Mailbox, Reply]]
 
-    @classmethod
-    def but_for(cls, reply: Reply, but: Mapping[Mailbox, Reply]) -> Replies:
-        return cls(reply.code, reply.enhanced, reply.lines, reply.closes, but)
+    def __init__(self, reply: Reply, *, but: Mapping[Mailbox, Reply]) -> None:
+        Reply.__init__(self, reply.code, reply.enhanced, reply.lines, closes=reply.closes)
+        self.but = but
 
 
 def printable(text: str) -> str:
@@ -97,7 +112,7 @@ def printable(text: str) -> str:
 
 
 def _reply(code: int, enhanced: str | None, *lines: str, closes: bool = False) -> Reply:
-    return Reply(code, EnhancedCode.parse(enhanced) if enhanced else None, lines, closes)
+    return Reply(code, EnhancedCode.parse(enhanced) if enhanced else None, lines, closes=closes)
 
 
 # --- opening and closing the channel (RFC 5321 §3.1, §3.8, §4.5.3.2.7)

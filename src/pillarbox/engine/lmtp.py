@@ -103,4 +103,4 @@ class LmtpReception(Reception):
         return self._each(super()._dropped(_))
 
     def _each(self, reply: Reply) -> Reply:
-        return Replies.but_for(reply, self._refused) if self._refused else reply
+        return Replies(reply, but=self._refused) if self._refused else reply

@@ -62,7 +62,7 @@ def marked(reply: Reply, session: MessageId) -> Reply:
     *lines, last = reply.lines
     longer = f"{last} {mark}"
     fits = len(longer.encode()) <= MAX_TEXT
-    return Reply(reply.code, reply.enhanced, (*lines, longer) if fits else (*lines, last, mark), reply.closes)
+    return Reply(reply.code, reply.enhanced, (*lines, longer) if fits else (*lines, last, mark), closes=reply.closes)
 
 
 def parse_session(text: str) -> MessageId | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pillarbox.core.address import Domain, Mailbox
 from pillarbox.core.envelope import NO_MAIL_OPTIONS, NO_RCPT_OPTIONS, BodyType, MailOptions, Mode, RcptOptions
@@ -64,23 +65,20 @@ class DataCommand:
     """DATA, in its place: answer 354 to let the message come."""
 
 
-@dataclass(frozen=True, slots=True)
-class BodyChunk:
+class BodyChunk(NamedTuple):
     """A piece of the message, dots unstuffed. Needs no reply."""
 
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BodyEnd:
+class BodyEnd(NamedTuple):
     """The last piece and the end mark. `bare`: there was a bare CR, LF or NUL somewhere in the message."""
 
     octets: bytes
     bare: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkEnd:
+class ChunkEnd(NamedTuple):
     """The last octets of a BDAT's chunk (RFC 3030 §2). `last`: and of the message; then `bare` tells whether there was
     a bare CR, LF or NUL somewhere in it, which is allowed here. BodyChunk may have come before, from the first BDAT on.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from io import IncrementalNewlineDecoder
+from typing import final
 
 END_OF_DATA = b"\r\n.\r\n"
 _DOT = ord(".")
@@ -51,12 +52,12 @@ class LineReader:
         end = buffer.find(b"\r\n", start)
         if end < 0:
             return self._unfinished()
-        self._start = end + 2
-        self.empty = end + 2 == len(buffer)
+        self._start = after = end + 2
+        self.empty = after == len(buffer)
         if self._swallowed:
             self._swallowed = 0
             return LineFault.TOO_LONG
-        if end + 2 - start > self._limit:
+        if after - start > self._limit:
             self.head = buffer[start : start + HEAD]
             return LineFault.TOO_LONG
         return buffer[start:end]
@@ -105,8 +106,9 @@ class DataReader:
     def feed(self, octets: bytes) -> bytes:
         """The next piece of the message, as its sender meant it; may be empty."""
         octets = self._held + octets
-        dotted = _DOT in octets  # there is none in base64, so most of what is large is spared two slower searches
-        end = octets.find(END_OF_DATA) if dotted else -1
+        # There is no dot in base64, so most of what is large is spared the slower search.
+        dotted = octets.find(b"\r\n.") if _DOT in octets else -1
+        end = octets.find(END_OF_DATA, dotted) if dotted >= 0 else -1
         if end >= 0:
             self.done = True
             self.rest = octets[end + 5 :]
@@ -115,7 +117,7 @@ class DataReader:
             cut = _held_back(octets)
             piece = octets[:cut]
             self._held = octets[cut:]
-        if dotted and piece.find(b"\r\n.") >= 0:
+        if dotted != end:  # before the end mark
             piece = piece.replace(b"\r\n.", b"\r\n")
         if self._first and piece:
             self._first = False
@@ -125,6 +127,7 @@ class DataReader:
         return piece
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What a BDAT announces: so many octets of any kind, and whether they end the message (RFC 3030 §2)."""

@@ -68,15 +68,15 @@ def _hello(verb: Verb, argument: bytes) -> ServerEvent:
     return Hello(name, verb is not Verb.HELO)
 
 
-def _helo(argument: bytes, _: Domain) -> ServerEvent:
+def _helo(argument: bytes, _: str) -> ServerEvent:
     return _hello(Verb.HELO, argument)
 
 
-def _ehlo(argument: bytes, _: Domain) -> ServerEvent:
+def _ehlo(argument: bytes, _: str) -> ServerEvent:
     return _hello(Verb.EHLO, argument)
 
 
-def _lhlo(argument: bytes, _: Domain) -> ServerEvent:
+def _lhlo(argument: bytes, _: str) -> ServerEvent:
     """RFC 2033 §4.1: as EHLO."""
     return _hello(Verb.LHLO, argument)
 
@@ -112,12 +112,12 @@ def _path(octets: bytes, syntax: r.Reply) -> str:
     return text
 
 
-def _opening(verb: Verb, mode: Mode) -> Callable[[bytes, Domain], ServerEvent]:
+def _opening(verb: Verb, mode: Mode) -> Callable[[bytes, str], ServerEvent]:
     """RFC 5321 §4.1.1.2, RFC 821 §3.4: MAIL and its three kin differ in the word alone."""
     syntax = Refused(verb, r.SENDER_SYNTAX)
 
     @lru_cache(maxsize=_REMEMBERED)
-    def parse(argument: bytes, _: Domain) -> ServerEvent:
+    def parse(argument: bytes, _: str) -> ServerEvent:
         match = _FROM.fullmatch(argument)
         if match is None:
             return syntax
@@ -142,7 +142,7 @@ def _text(octets: bytes) -> str:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
+def _rcpt(argument: bytes, hostname: str) -> ServerEvent:
     """RFC 5321 §4.1.1.3. `<Postmaster>` without a domain is ours."""
     match = _TO.fullmatch(argument)
     if match is None:
@@ -150,7 +150,7 @@ def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
     try:
         options = rcpt_parameters(_text(match[2])) if match[2] else NO_RCPT_OPTIONS
         if match[1].lower() == b"postmaster":
-            recipient = Mailbox(LocalPart("postmaster"), hostname)
+            recipient = Mailbox(LocalPart("postmaster"), Domain(hostname))
         elif (found := _mailbox(match[1], Verb.RCPT)) is not None:
             recipient = found
         else:
@@ -160,11 +160,11 @@ def _rcpt(argument: bytes, hostname: Domain) -> ServerEvent:
         return Refused(Verb.RCPT, fault.reply)
 
 
-def _bare(verb: Verb, event: ServerEvent) -> Callable[[bytes, Domain], ServerEvent]:
+def _bare(verb: Verb, event: ServerEvent) -> Callable[[bytes, str], ServerEvent]:
     """A command that takes no argument (RFC 5321 §4.1.1.4, .5, .10)."""
     refusal = Refused(verb, r.NO_ARGUMENT_ALLOWED)
 
-    def parse(argument: bytes, _: Domain) -> ServerEvent:
+    def parse(argument: bytes, _: str) -> ServerEvent:
         return refusal if argument.strip() else event
 
     return parse
@@ -173,22 +173,22 @@ def _bare(verb: Verb, event: ServerEvent) -> Callable[[bytes, Domain], ServerEve
 _RESET = _bare(Verb.RSET, Reset())
 
 
-def _rset(argument: bytes, hostname: Domain) -> ServerEvent:
+def _rset(argument: bytes, hostname: str) -> ServerEvent:
     """RFC 5321 §4.1.1.5. The classical table has a 504 here, for what looks like the parameter of an extension."""
     if _CLASSIC_PARAMETER.fullmatch(argument.strip()):
         return Refused(Verb.RSET, r.NO_ARGUMENT_ALLOWED, r.UNKNOWN_PARAMETER_OF_COMMAND)
     return _RESET(argument, hostname)
 
 
-def _noop(argument: bytes, _: Domain) -> ServerEvent:
+def _noop(argument: bytes, _: str) -> ServerEvent:
     """RFC 5321 §4.1.1.9: an argument is ignored."""
     return Noop()
 
 
-def _named(verb: Verb, event: type[Verify | Expand]) -> Callable[[bytes, Domain], ServerEvent]:
+def _named(verb: Verb, event: type[Verify | Expand]) -> Callable[[bytes, str], ServerEvent]:
     """VRFY and EXPN (RFC 5321 §4.1.1.6, .7), with the parameter of RFC 6531 §3.7.4.2."""
 
-    def parse(argument: bytes, _: Domain) -> ServerEvent:
+    def parse(argument: bytes, _: str) -> ServerEvent:
         text = argument.strip()
         name = _SMTPUTF8.sub(b"", text)
         utf8 = name != text
@@ -204,13 +204,13 @@ def _named(verb: Verb, event: type[Verify | Expand]) -> Callable[[bytes, Domain]
     return parse
 
 
-def _help(argument: bytes, _: Domain) -> ServerEvent:
+def _help(argument: bytes, _: str) -> ServerEvent:
     """RFC 5321 §4.1.1.8."""
     text = argument.strip()
     return Help(text.decode("ascii")) if text.isascii() else Refused(Verb.HELP, r.BAD_ARGUMENT)
 
 
-def _auth(argument: bytes, hostname: Domain) -> ServerEvent:
+def _auth(argument: bytes, hostname: str) -> ServerEvent:
     """RFC 4954 §4; an initial response of `=` is an empty one."""
     mechanism, _, initial = argument.strip().partition(b" ")
     if not _MECHANISM.fullmatch(mechanism):
@@ -239,7 +239,7 @@ def _base64(text: bytes) -> bytes | None:
         return None
 
 
-def _atrn(argument: bytes, _: Domain) -> ServerEvent:
+def _atrn(argument: bytes, _: str) -> ServerEvent:
     """RFC 2645 §5.2: domains with commas between them."""
     text = argument.strip()
     try:
@@ -249,7 +249,7 @@ def _atrn(argument: bytes, _: Domain) -> ServerEvent:
         return Refused(Verb.ATRN, r.BAD_ARGUMENT)
 
 
-def _etrn(argument: bytes, _: Domain) -> ServerEvent:
+def _etrn(argument: bytes, _: str) -> ServerEvent:
     """RFC 1985 §5.2, §5.3: a domain, `@` in front for all below it as well, or `#` and a queue's name."""
     text = argument.strip()
     if not text:
@@ -262,13 +262,13 @@ def _etrn(argument: bytes, _: Domain) -> ServerEvent:
         return Refused(Verb.ETRN, r.BAD_ARGUMENT)
 
 
-def _bdat(argument: bytes, _: Domain) -> ServerEvent | Chunk:
+def _bdat(argument: bytes, _: str) -> ServerEvent | Chunk:
     """RFC 3030 §2. Behind a size that can't be read nobody knows where the next command begins."""
     match = _CHUNK.fullmatch(argument.lstrip(b" \t"))
     return Refused(Verb.BDAT, r.BAD_CHUNK) if match is None else Chunk(int(match[1]), last=match[2] is not None)
 
 
-Parser = Callable[[bytes, Domain], ServerEvent | Chunk]
+Parser = Callable[[bytes, str], ServerEvent | Chunk]
 
 VERBS: Mapping[bytes, Verb] = {
     verb.value.encode(): verb for verb in Verb if verb not in (Verb.CONNECT, Verb.END_OF_DATA, Verb.UNKNOWN)

@@ -80,6 +80,7 @@ _CLOSED, _DATA, _PAUSED, _NEED_DATA = ServerState.CLOSED, ServerState.DATA, Wait
 _CHUNK, _LAST_CHUNK = ServerState.CHUNK, ServerState.LAST_CHUNK
 _BETWEEN_CHUNKS = frozenset((ServerState.RCPT, ServerState.CHUNKS))  # a BDAT may come
 _AUTH, _NO_MAIL, _SWAPPED, _TLS = ServerState.AUTH, ServerState.NO_MAIL, ServerState.SWAPPED, ServerState.TLS
+_WITHOUT_LINES = frozenset((_DATA, _CHUNK, _LAST_CHUNK, _CLOSED, _SWAPPED, _TLS))
 _WITHOUT_ENHANCED = _HELLOS | {Verb.CONNECT}  # RFC 2034 §4
 
 _OPENING = (Verb.MAIL, Verb.SEND, Verb.SOML, Verb.SAML)
@@ -138,7 +139,7 @@ class ServerConnection:
         self._expected = offer.expected
         self.unlisted: str | None = None  # a reply was sent that the reply table does not know for its command
         self.state = ServerState.CONNECT
-        self._hostname = hostname
+        self._hostname = hostname.ascii
         self.input = LineReader(_LONGEST)  # `empty`: there is nothing to be asked for
         self.receive_data = self.input.feed  # take octets from the peer; they wait until they are asked for
         self._data: DataReader | None = None
@@ -154,19 +155,16 @@ class ServerConnection:
 
     def next_event(self) -> ServerEvent | Wait:
         """The next thing that the peer did."""
-        state = self.state
-        if self._pending is not None or state is _CLOSED or state is _SWAPPED or state is _TLS:
+        if self._pending is not None:
             return _PAUSED
-        if state is _DATA:
-            return self._next_of_body()
-        if state is _CHUNK or state is _LAST_CHUNK:
-            return self._next_of_chunk()
+        state = self.state
+        if state in _WITHOUT_LINES:
+            if state is _DATA:
+                return self._next_of_body()
+            return self._next_of_chunk() if state is _CHUNK or state is _LAST_CHUNK else _PAUSED
         line = self.input.next_line()
-        if line is None:
-            return _NEED_DATA
-        if type(line) is LineFault:
-            return self._unreadable(line)
-        assert type(line) is bytes
+        if not isinstance(line, bytes):
+            return _NEED_DATA if line is None else self._unreadable(line)
         if state is _AUTH:
             return self._response(line)
         word, _, argument = line.partition(b" ")
@@ -179,7 +177,7 @@ class ServerConnection:
             assert expected is not None
         self._pending, parse = expected
         event = parse(argument, self._hostname)
-        if isinstance(event, Chunk):
+        if type(event) is Chunk:
             return self._begin_chunk(event, None)
         return event
 
@@ -289,14 +287,15 @@ class ServerConnection:
         self._pending = None
         if reply.enhanced is not None and verb in _WITHOUT_ENHANCED:
             reply = reply.bare
-        if reply.code not in _KNOWN[verb]:
+        code = reply.code
+        if code not in _KNOWN[verb]:
             self.unlisted = f"{reply} to {verb.value}"
         if reply.closes:
             self.state = ServerState.CLOSED
         else:
             transitions = self._offer.following[self.state].get(verb)
             if transitions:
-                self.state = transitions.get(reply.code // 100, self.state)
+                self.state = transitions.get(code // 100, self.state)
         return reply.wire
 
     def secured(self) -> None:
