@@ -388,7 +388,6 @@ async def play_in_memory(dialog: Dialog, piece: int) -> None:
     connection = Connection(server.listener)
     transport = FakeTransport()
     connection.connection_made(transport)
-    server.listener.departures.leave()
     for step in dialog.steps:
         if step.kind == "C":
             assert not transport.written, f"line {step.line}: not expected: {bytes(transport.written)!r}"
@@ -396,7 +395,6 @@ async def play_in_memory(dialog: Dialog, piece: int) -> None:
                 connection.data_received(step.octets[start : start + piece])
                 while waiting or connection._task is not None:
                     waiting.pop(0)() if waiting else await turns(1)
-                server.listener.departures.leave()
         elif step.kind == "closed":
             assert not transport.written
             assert transport.ended

@@ -83,8 +83,6 @@ class Wire:
         self.transport = FakeTransport()
         self.connection = Connection(server.listener)
         self.connection.connection_made(self.transport)
-        self._leave = server.listener.departures.leave
-        self._leave()
         self.transport.written.clear()
 
     @property
@@ -96,7 +94,6 @@ class Wire:
         self.connection.data_received(line + b"\r\n")
         while self.waiting or self.connection._task is not None:
             self.waiting.pop(0)() if self.waiting else await turns(1)
-        self._leave()
         replies = bytes(self.transport.written).split(b"\r\n")[:-1]
         self.transport.written.clear()
         last = [reply for reply in replies if reply[3:4] == b" "]

@@ -640,7 +640,6 @@ def test_a_connection_without_an_address_is_one_too() -> None:
         connection = Connection(here.listener)
         transport = Nameless()
         connection.connection_made(transport)
-        here.listener.departures.leave()
         assert (connection.peer, transport.written) == ("", b"220 mx.example.test ESMTP\r\n")
         connection.connection_lost(None)
         assert here.census.total == 0

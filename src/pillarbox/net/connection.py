@@ -157,7 +157,6 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more; what it sent is still answered, then the transport closes."""
         self._eof = True
-        self._listener.departures.leave()
         return self._asking or self._output_full
 
     def pause_writing(self) -> None:
@@ -192,8 +191,7 @@ class Connection(asyncio.Protocol):
                 if type(answer) is Reply or type(answer) is Replies:
                     out.append(smtp.send(answer))
                     if len(out) == REPLIES_AT_ONCE:
-                        self._send(b"".join(out))
-                        self._listener.departures.leave()  # so that we hear of a client that does not read
+                        self._transport.write(b"".join(out))
                         out.clear()
                 elif answer is not None and not self._ask(answer, out):
                     break
@@ -206,7 +204,7 @@ class Connection(asyncio.Protocol):
         except Exception:
             out.append(self._bug())
         if out:
-            self._send(out[0] if len(out) == 1 else b"".join(out))
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         if smtp.state in _TURNING_POINTS or smtp.unlisted is not None:
             self._after_replies(answer)
         elif not self._asking and not self._output_full and (self._eof or not self._reading or self._listener.closing):
@@ -229,16 +227,15 @@ class Connection(asyncio.Protocol):
         """RFC 3207 §4.2: nothing that came in clear may be taken for what TLS protects."""
         if not self._under_tls:
             if self._eof or not self._smtp.input.empty:
-                self._listener.departures.close(self._transport)
+                self._transport.close()
                 return
-            self._listener.departures.leave()
             self._secure()
         self._resume()  # the reply may have filled the output, and been read by now
 
     def _pumped(self) -> None:
         """All input is used up, and something is to be done about it."""
         if self._eof:
-            self._listener.departures.close(self._transport)
+            self._transport.close()
             return
         if self._listener.closing:
             self.drain()
@@ -303,7 +300,6 @@ class Connection(asyncio.Protocol):
         """The roles have changed: another protocol has the connection from now on. What the client sent behind its
         command belongs to neither, so the connection is of no use then."""
         listener = self._listener
-        listener.departures.leave()
         if self._eof or not self._smtp.input.empty:
             self._transport.abort()
             return
@@ -359,23 +355,22 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         if not self._deadline:
             self._deadline = float("inf")
-            self._send(self._smtp.close(r.CLOSING))
-        self._listener.departures.close(self._transport)
-
-    def _send(self, octets: bytes) -> None:
-        self._listener.departures.write(self._transport, octets)
+            self._transport.write(self._smtp.close(r.CLOSING))
+        self._transport.close()
 
     def _end(self, octets: bytes) -> None:
-        self._send(octets)
+        self._transport.write(octets)
         self._close(at_once=False)
-        self._listener.departures.leave()
 
     def _close(self, *, at_once: bool) -> None:
         """Close behind the last reply. With input unread, close() would reset the connection and lose that reply; so
         would a farewell of TLS that comes behind it."""
         self._deadline = self._monotonic() + LINGER
         if at_once or self._eof:
-            self._listener.departures.close(self._transport)
+            self._transport.close()
             return
         self._resume()
-        self._listener.departures.write_eof(self._transport)
+        try:
+            self._transport.write_eof()
+        except OSError:  # it has just gone
+            self._transport.close()

@@ -20,7 +20,6 @@ from pillarbox.engine.mail import Message
 from pillarbox.engine.ports import FateCallback, Spool, Timer
 from pillarbox.engine.service import Service
 from pillarbox.net.connection import Connection
-from pillarbox.net.departures import Departures
 from pillarbox.net.unix import SocketFile
 
 BACKLOG = 4096  # connections the kernel holds until we take them
@@ -80,7 +79,6 @@ class Listener:
         self.spool = spool
         self.accept = accept
         self.clock = service.clock
-        self.departures = Departures()
         self.connections: set[Connection] = set()
         self.census = census
         self._server: asyncio.Server | None = None
@@ -153,6 +151,5 @@ class Listener:
             timer.cancel()
         for connection in list(self.connections):
             connection.abort()
-        self.departures.leave()
         if self._sweep is not None:
             self._sweep.cancel()
