@@ -325,7 +325,7 @@ class Client:
         service = self._service
         tokens, scram = service.discovery is not None, service.directory.all_have_keys()
         if self.channel is None:
-            return Means(scram, False, tokens, False)
+            return Means(scram=scram, binds=False, tokens=tokens, external=False)
         return Means(scram=scram, binds=self.binds, tokens=tokens, external=self.certified is not None)
 
     @property

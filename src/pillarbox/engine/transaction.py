@@ -163,8 +163,7 @@ class Transaction:
         sender = self._reverse_path()
         octets = client.mail(sender, self._parameters(sender))
         if self._pipelining:
-            for index in self._unsent:
-                octets += self._rcpt(index)
+            octets += b"".join([self._rcpt(index) for index in self._unsent])
             if not self._by_chunk:
                 octets += client.send(Verb.DATA)
         return octets
