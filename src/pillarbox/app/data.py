@@ -22,7 +22,6 @@ class Data:
     def __init__(self, config: Config, folder: DataDir) -> None:
         """Raises DirectoryError, SpoolVersion, apsw.Error, OSError."""
         loop = asyncio.get_running_loop()
-        self.config = config
         self.folder = folder
         self.clock = SystemClock(loop)
         self.store = DirectoryStore(folder.directory_db)

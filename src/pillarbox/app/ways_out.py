@@ -112,12 +112,13 @@ class WaysOut:
 
     def _lane_terms(self, name: str) -> LaneTerms:
         """Those with a rate are kept: a lane that is opened anew goes on where it was."""
-        terms = self._terms.get(name)
-        if terms is None:
-            terms = LaneTerms(self.limits(name), self._data.clock.monotonic)
-            if terms.has_rate and len(self._terms) < MOST_TERMS:
-                self._terms[name] = terms
-        terms.renew(self.limits(name))
+        limits, known = self.limits(name), self._terms.get(name)
+        if known is not None:
+            known.renew(limits)
+            return known
+        terms = LaneTerms(limits, self._data.clock.monotonic)
+        if terms.has_rate and len(self._terms) < MOST_TERMS:
+            self._terms[name] = terms
         return terms
 
     def _open(self, name: str, route: Route) -> Lane:
