@@ -7,6 +7,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no clock", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("no clock")
 
 
 class _Defects(logging.Handler):
