@@ -264,7 +264,7 @@ class Dispatch:
             if not lane.plain:
                 self._heard(lane, report, job)
             self._settle(job, report)
-        if lane.line.count or lane.tried.count:
+        if lane.ready:
             self.pump(lane)
         if self.parked and job.lane in self.parked and not self._closing:
             self._fill(job.lane, lane)

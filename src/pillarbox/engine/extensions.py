@@ -49,7 +49,7 @@ def settled_options(service: Service, client: Client, event: MailFrom) -> MailOp
 
 def sender_accepted(client: Client, event: MailFrom) -> Reply:
     """RFC 6710 §4.1: who may not have the priority is told the one that counts."""
-    return r.PRIORITY_LOWERED if event.options.priority and _raises_priority(client, event) else r.SENDER_OK
+    return r.PRIORITY_LOWERED if _raises_priority(client, event) else r.SENDER_OK
 
 
 def _raises_priority(client: Client, event: MailFrom) -> bool:

@@ -48,7 +48,7 @@ class Holding:
             held.here += here
             held.waiting -= here
             return held.message
-        if not anew or len(self.held) >= self._window():
+        if not anew or self.room <= 0:
             return None
         self.held[message.id] = Held(message, here, waiting)
         if message.content is not None:

@@ -117,7 +117,7 @@ class Lane:
     @property
     def is_open(self) -> bool:
         """A job that comes now may be given out at once: none waits, and nothing slows the lane down."""
-        if self.active >= self.limit or self.line.count or self.tried.count:
+        if self.active >= self.limit or self.ready:
             return False
         if self.plain:
             return True
@@ -127,7 +127,7 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        return not (self.active or self.line.count or self.tried.count)
+        return not (self.active or self.ready)
 
     def withdraw(self, job: Job) -> bool:
         """Take that very job out of its line; False where it waits here no more."""

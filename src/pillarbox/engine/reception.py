@@ -91,9 +91,8 @@ def _size_limit(service: Service, mode: Mode) -> int:
 
 def refusal_of_sender(service: Service, client: Client, event: MailFrom) -> Reply | None:
     """What is wrong with a transaction at its beginning, as far as it is known without asking anybody."""
-    if service.submitters is not None:
-        if (refusal := submission.refusal(service, client, event.sender)) is not None:
-            return refusal
+    if (refusal := submission.refusal(service, client, event.sender)) is not None:
+        return refusal
     if event.mode is not Mode.MAIL:
         if not client.may(_VERBS[event.mode]):
             return r.AUTH_NEEDED
@@ -289,7 +288,7 @@ class Reception:
         service = self._service
         message_id = service.ids.next()
         trace = received_field(self._hop, str(message_id), service.clock.now(), self._only())
-        edit = None if service.submitters is None else submission.header_edit(service, message_id)
+        edit = submission.header_edit(service, message_id)
         return Intake(message_id, trace, _size_limit(service, self._mail.mode), edit, asked=service.fields_asked)
 
     def _only(self) -> str | None:
@@ -419,10 +418,8 @@ class Reception:
 
     def _message(self, intake: Intake, rest: bytes) -> Message:
         service, client, mail = self._service, self._client, self._mail
-        options = settled_options(service, client, mail)
-        if client.may_relay:
-            options = submission.options(service, client, options)
-            options = submission.returning(service, client, mail.sender, intake.id, options)
+        options = submission.options(service, client, settled_options(service, client, mail))
+        options = submission.returning(service, client, mail.sender, intake.id, options)
         envelope = Envelope(mail.sender, tuple(self.recipients.values()), mail.body_type, options)
         message = intake.message(
             rest, envelope, hop=self._hop, listener=service.listener, received_at=service.clock.now()

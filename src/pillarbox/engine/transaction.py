@@ -38,7 +38,7 @@ class Convert(NamedTuple):
 
 Step = bytes | Body | Convert | Report
 
-_ENDS = (Verb.END_OF_DATA, Verb.BDAT)
+ENDS = (Verb.END_OF_DATA, Verb.BDAT)  # of a message
 _CONVERSION = EnhancedCode(5, 6, 3)
 _LOST = EnhancedCode(4, 4, 2)
 _PROTOCOL = EnhancedCode(4, 5, 0)
@@ -280,7 +280,7 @@ class Transaction:
 
     def _outcome(self, reply: ReplyReceived) -> Outcome:
         """RFC 5321 §4.2.1: the first digit decides."""
-        if reply.klass == 2 and reply.verb in _ENDS:
+        if reply.klass == 2 and reply.verb in ENDS:
             reach = Reach.NOTIFYING if "DSN" in self._client.capabilities else Reach.SILENT
             keeps_time = self.job.options.deliver_by is None or "DELIVERBY" in self._client.capabilities
             return Delivered(str(reply), self.next_hop, reach, keeps_time, self._tls)

@@ -25,7 +25,7 @@ from pillarbox.engine.pacing import NO_TERMS
 from pillarbox.engine.passing_on import limit
 from pillarbox.engine.ports import Clock, ConnectionTerms, SpoolError
 from pillarbox.engine.routing import TlsPolicy
-from pillarbox.engine.transaction import Body, Convert, LmtpTransaction, Step, Transaction
+from pillarbox.engine.transaction import ENDS, Body, Convert, LmtpTransaction, Step, Transaction
 from pillarbox.engine.transcripts import transcript
 from pillarbox.net.network import is_loopback
 from pillarbox.net.timeouts import Deadlines
@@ -252,7 +252,7 @@ class Outgoing(asyncio.Protocol):
             self._heard.append(reply)
             if reply.code == 421 and self.jobs and not transaction.replied:
                 self._break(f"{reply}")  # said to a connection that we kept too long, not to this job
-            elif reply.klass == 2 and reply.verb in _ENDS and self._unwritten:
+            elif reply.klass == 2 and reply.verb in ENDS and self._unwritten:
                 self._break(f"{reply}: said before the whole message was sent")
             else:
                 self._take(transaction.on_reply(reply))
@@ -423,12 +423,11 @@ class Outgoing(asyncio.Protocol):
         self._await_until(self._deadlines.block)
 
     def _await_reply(self) -> None:
-        self.deadline = self._clock.monotonic() + self._deadlines.of(self._client.due)
+        self._await_until(self._deadlines.of(self._client.due))
 
     def _await_until(self, seconds: float) -> None:
         self.deadline = self._clock.monotonic() + seconds
 
 
 _DELIVERED = frozenset((Delivered,))
-_ENDS = (Verb.END_OF_DATA, Verb.BDAT)
 _OPENING = (Verb.CONNECT, Verb.EHLO, Verb.LHLO, Verb.HELO, Verb.STARTTLS, Verb.AUTH)
